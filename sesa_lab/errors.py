@@ -1,0 +1,20 @@
+"""The one exception that a user's mistake raises."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from outside: a config, a task file, a model folder, a run folder, a parameter.
+
+    The message says what came, what was expected and how to mend it. The command line prints it in one line and exits
+    with code 2; everything else (a bug of ours) stays an ordinary traceback.
+    """
+
+
+def suggest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """``'did you mean X? known: A, B, X'`` for an unknown ``name`` among ``known``."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(sorted(known))}"
