@@ -141,6 +141,7 @@ class RunConfig:
     evaluate_every: int = option(10, "steps between exact evaluations", low=1)
     checkpoint_every: int = option(50, "steps between checkpoints, the units a killed run resumes from", low=1)
     coverage_k: int = option(64, "k of coverage@k, samples", low=1)
+    threads: int = option(1, "CPU threads; part of what fixes a run bit for bit", low=1, high=1024)
 
 
 SECTIONS: dict[str, type] = {
@@ -240,21 +241,21 @@ def check_value(label: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _check_number(label: str, kind: str, meta: Mapping[str, Any], value: Any) -> int | float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or (kind == "int" and int(value) != value) or not math.isfinite(value):
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not numeric or not math.isfinite(value) or (kind == "int" and int(value) != value):
         expected = "a whole number" if kind == "int" else "a finite number"
         raise InputError(f"{label}: expected {expected}, got {value!r}")
-    value = int(value) if kind == "int" else float(value)
+    number: int | float = int(value) if kind == "int" else float(value)
     low, high, above = meta["low"], meta["high"], meta["above"]
     if (
-        (low is not None and value < low)
-        or (high is not None and value > high)
-        or (above is not None and value <= above)
+        (low is not None and number < low)
+        or (high is not None and number > high)
+        or (above is not None and number <= above)
     ):
         bounds = [f"> {above}" if above is not None else "", f">= {low}" if low is not None else ""]
         bounds.append(f"<= {high}" if high is not None else "")
-        raise InputError(f"{label} = {value} is out of range: expected {' and '.join(b for b in bounds if b)}")
-    return value
+        raise InputError(f"{label} = {number} is out of range: expected {' and '.join(b for b in bounds if b)}")
+    return number
 
 
 def _check_together(config: Config) -> None:

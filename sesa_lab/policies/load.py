@@ -1,0 +1,163 @@
+"""Load a policy: a lab policy shipped in ``data/policies`` or any Hugging Face causal language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sesa_lab.config import PolicyConfig
+from sesa_lab.errors import InputError, suggest
+from sesa_lab.seeding import torch_seed
+
+POLICIES = Path(__file__).parents[2] / "data" / "policies"
+CARD = "sesa_lab.json"  # what a lab policy was pre-trained for
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model with a LoRA adapter, and how to speak to it.
+
+    Attributes:
+        model: peft model; only the adapter's weights require gradients. ``model.disable_adapter()`` is the frozen base.
+        tokenizer: its fast tokenizer.
+        form: ``lab`` or ``chat``, see ``sesa_lab.prompts``.
+        stop_ids: token ids that end an answer; the first one is appended where an answer was cut by the token limit.
+        folder: where it was loaded from, or its name on the Hub.
+    """
+
+    model: Any
+    tokenizer: Any
+    form: str
+    stop_ids: tuple[int, ...]
+    folder: str
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def decoder(self) -> Any:
+        """Token ids -> last hidden states, LoRA layers included."""
+        return self.model.get_base_model().get_decoder()
+
+    @property
+    def head(self) -> Any:
+        """Hidden states -> logits over the vocabulary."""
+        return self.model.get_base_model().get_output_embeddings()
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of an answer, without the stop token."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, Any], seed: int) -> Policy:
+    """The policy that ``config`` names, with a fresh LoRA adapter or the one of ``config.adapter``.
+
+    Args:
+        config: which model, where, and the adapter's shape.
+        environment: name of the environment, which chooses the lab policy where ``config.model`` is ``lab``.
+        options: the environment's resolved options.
+        seed: run seed; fixes the adapter's initial weights.
+
+    Raises:
+        InputError: no such model, a folder without weights or tokenizer, a lab policy made for another environment.
+    """
+    folder = resolve(config.model, environment, options)
+    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
+    model, tokenizer = _read(folder, getattr(torch, config.dtype), device)
+    card = _card(folder)
+    if card is None and not tokenizer.chat_template:
+        raise InputError(f"{folder}: its tokenizer has no chat template; use an instruct model, or a lab policy")
+    _check_head(folder, model)
+    model = _with_adapter(model, config, seed)
+    stops = (tokenizer.eos_token_id,)
+    return Policy(model, tokenizer, "lab" if card else "chat", stops, str(folder))
+
+
+def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:
+    """A folder, or a Hub name, for what the user wrote."""
+    if name == "lab":
+        return str(lab_policy_for(environment, options))
+    if (POLICIES / name / "config.json").is_file():
+        return str(POLICIES / name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        weights = list(path.glob("*.safetensors"))
+        missing = [f for f in ("config.json", "tokenizer.json") if not (path / f).is_file()]
+        if missing or not weights:
+            raise InputError(
+                f"model folder {path}: {', '.join(missing + ([] if weights else ['*.safetensors weights']))} missing;"
+                " expected a Hugging Face folder as written by save_pretrained"
+            )
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        known = sorted(p.name for p in POLICIES.iterdir() if p.is_dir()) if POLICIES.is_dir() else []
+        raise InputError(f"no model {name!r}: neither a folder nor OWNER/NAME on the Hub; {suggest(name, ['lab', *known])}")
+    return name
+
+
+def lab_policy_for(environment: str, options: Mapping[str, Any]) -> Path:
+    """The shipped policy that was pre-trained for this environment with these options.
+
+    Raises:
+        InputError: there is none; names the options that differ and the command that makes one.
+    """
+    cards = {p.parent: json.loads(p.read_text()) for p in sorted(POLICIES.glob(f"*/{CARD}"))}
+    cards = {folder: card for folder, card in cards.items() if card["environment"] == environment}
+    for folder, card in cards.items():
+        if all(options.get(key) == value for key, value in card["options"].items()):
+            return folder
+    made = "; ".join(f"{folder.name}: {card['options']}" for folder, card in cards.items()) or "none"
+    raise InputError(
+        f"no lab policy was pre-trained for {environment} with these options. Shipped: {made}. Change the options, or"
+        f" make one: sesa-lab pretrain --environment {environment} --out data/policies/NAME --option ..."
+    )
+
+
+def _card(folder: str) -> dict[str, Any] | None:
+    path = Path(folder) / CARD
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _read(folder: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        return model.to(device), tokenizer
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"model {folder} cannot be loaded on {device}: {first}") from error
+
+
+def _check_head(folder: str, model: Any) -> None:
+    """Refuse models whose logits are not head(hidden): their log-probs would be silently wrong here."""
+    ids = torch.arange(4, device=model.device)[None]
+    with torch.no_grad():
+        whole = model(ids).logits
+        parts = model.get_output_embeddings()(model.get_decoder()(ids).last_hidden_state)
+    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-4):
+        raise InputError(f"model {folder} transforms its logits after the output layer; such models are not supported yet")
+
+
+def _with_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
+    if config.adapter:
+        if not (Path(config.adapter) / "adapter_config.json").is_file():
+            raise InputError(f"policy.adapter = {config.adapter!r}: no adapter_config.json there; name a checkpoint folder")
+        return PeftModel.from_pretrained(model, config.adapter, is_trainable=True)
+    targets: Any = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    lora = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(torch_seed(seed, "lora"))
+        try:
+            return get_peft_model(model, lora)
+        except ValueError as error:
+            raise InputError(f"policy.lora_targets = {config.lora_targets!r}: {error}") from error

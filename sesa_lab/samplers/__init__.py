@@ -1,0 +1,51 @@
+"""Samplers choose the contexts that a group's candidates are drawn under, and nothing else.
+
+To add one, write a module with a function of ``Draw``'s type and name it in ``SAMPLERS``. The two-stage SESA sampler will
+be such a module: it drafts sketches as ``sequential`` drafts answers, then expands them as ``parallel`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from sesa_lab.config import SamplerConfig
+from sesa_lab.engines import Engine
+from sesa_lab.samplers.dialogue import Dialogue, Request
+from sesa_lab.samplers.parallel import parallel
+from sesa_lab.samplers.sequential import sequential
+from sesa_lab.types import Group
+
+Streams = Callable[[int, int], np.random.Generator]
+"""(group, index in group) -> the candidate's own generator."""
+
+
+class Draw(Protocol):
+    """Draws one group for each request, all groups side by side."""
+
+    def __call__(
+        self, engine: Engine, requests: Sequence[Request], config: SamplerConfig, dialogue: Dialogue, streams: Streams
+    ) -> list[Group]: ...
+
+
+SAMPLERS: dict[str, Draw] = {"parallel": parallel, "sequential": sequential}
+
+
+def draw(
+    engine: Engine, requests: Sequence[Request], config: SamplerConfig, dialogue: Dialogue, streams: Streams
+) -> list[Group]:
+    """One group of ``config.group_size`` candidates a request, by the sampler that ``config`` names.
+
+    Args:
+        engine: where completions come from; its weights must not change meanwhile.
+        requests: tasks with their prompts' token ids.
+        config: which sampler, how many candidates, temperature, token limit.
+        dialogue: the token ids that join answers into one growing context.
+        streams: each candidate's own random stream, so that a group does not depend on the groups beside it.
+    """
+    return SAMPLERS[config.name](engine, requests, config, dialogue, streams)
+
+
+__all__ = ["SAMPLERS", "Dialogue", "Draw", "Request", "Streams", "draw", "parallel", "sequential"]

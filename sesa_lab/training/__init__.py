@@ -1,0 +1,1 @@
+"""Training: credit within a group, the loss, and the loop that joins all rooms."""

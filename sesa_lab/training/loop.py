@@ -1,0 +1,201 @@
+"""The training loop: one step is draw -> score -> credit -> update -> log. No formulas here."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sesa_lab import environments, prompts
+from sesa_lab.config import Config
+from sesa_lab.diversity import exact_measures
+from sesa_lab.engines import TorchEngine
+from sesa_lab.policies import load_policy, merged
+from sesa_lab.runs import RunWriter
+from sesa_lab.samplers import Dialogue, Request, draw
+from sesa_lab.seeding import stream
+from sesa_lab.training.credit import advantages, credited
+from sesa_lab.training.evaluate import answer_probabilities
+from sesa_lab.training.measure import step_measures
+from sesa_lab.training.table import rollout_rows
+from sesa_lab.training.update import Report, update
+from sesa_lab.types import Group, Scored
+
+Progress = Callable[[int, dict[str, Any]], None]
+"""(step, metrics) after every step."""
+
+
+class Trainer:
+    """One run's moving parts: environment, policy, engine, optimiser, and what it has found so far."""
+
+    def __init__(self, config: Config, checkpoint: Path | None = None) -> None:
+        """
+        Args:
+            config: all settings.
+            checkpoint: continue from here: adapter, optimiser and counters as they were.
+
+        Raises:
+            InputError: environment, policy or settings that cannot be used.
+        """
+        torch.set_num_threads(config.run.threads)
+        self.config = config
+        self.environment = environments.make(config.environment.name, **config.environment.options)
+        chosen = config.policy if checkpoint is None else config.changed(policy={"adapter": str(checkpoint)}).policy
+        self.policy = load_policy(chosen, config.environment.name, self.environment.options, config.run.seed)
+        self.engine = TorchEngine(self.policy)
+        parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(parameters, lr=config.update.learning_rate)
+        self.bridge_ids = (
+            prompts.bridge_ids(self.policy.tokenizer, self.policy.form) if config.sampler.name != "parallel" else ()
+        )
+        self.found: dict[str, list[str]] = {}  # task -> successful strategies since the run began
+        self.tokens_total = 0
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def step(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Draw, score, credit and update once; returns the step's metrics and its rollout table."""
+        clock = [time.perf_counter()]
+        groups = self.draw(number)
+        clock.append(time.perf_counter())
+        scored = [self.judge(group) for group in groups]
+        clock.append(time.perf_counter())
+        report = self.learn(scored, number)
+        clock.append(time.perf_counter())
+        metrics = step_measures(scored, report) | self._counts(scored)
+        spent = np.diff(clock).round(4).tolist()
+        metrics |= dict(zip(("seconds_draw", "seconds_score", "seconds_update"), spent, strict=True))
+        metrics["peak_memory_mb"] = _peak_memory_mb(self.policy.device)
+        return metrics, rollout_rows(number, scored, report, self.config.update.conditioning)
+
+    def draw(self, number: int) -> list[Group]:
+        """This step's groups, drawn with the adapter merged into the base."""
+        run = self.config.run
+        tasks = [self.environment.task((number - 1) * run.groups + g) for g in range(run.groups)]
+        tokenizer, form, name = self.policy.tokenizer, self.policy.form, self.environment.name
+        requests = [Request(task, prompts.task_ids(tokenizer, form, name, task)) for task in tasks]
+        dialogue = Dialogue(self.policy.stop_ids, self.bridge_ids)
+        with merged(self.policy.model):
+            return draw(
+                self.engine, requests, self.config.sampler, dialogue,
+                lambda g, i: stream(run.seed, "sampling", number, g, i),
+            )  # fmt: skip
+
+    def judge(self, group: Group) -> Scored:
+        """The environment's verdicts on a group, the rule for repeats, advantages."""
+        update_rule = self.config.update
+        rule = self.environment.repeats if update_rule.repeats == "environment" else update_rule.repeats
+        scores = [self.environment.score(group.task, c.completion.text) for c in group.candidates]
+        rewards = credited(scores, rule)
+        return Scored(group, scores, rewards, advantages(rewards, update_rule.advantage))
+
+    def learn(self, scored: list[Scored], number: int) -> Report:
+        """Update the adapter on all candidates of the step."""
+        candidates = [c for s in scored for c in s.group.candidates]
+        return update(
+            self.policy, self.optimiser, self.config, candidates, [a for s in scored for a in s.advantages], number
+        )  # fmt: skip
+
+    def evaluate(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Exact measures, averaged over the environment's distinct tasks, and every answer's probability."""
+        k, rows, measures = self.config.run.coverage_k, [], []
+        for index in range(self.environment.options.get("maps", 1)):
+            task = self.environment.task(index)
+            with merged(self.policy.model):
+                probability = answer_probabilities(self.policy, self.environment, task, self.config.sampler.temperature)
+            success = [self.environment.score(task, answer).success for answer in probability]
+            measures.append(vars(exact_measures(list(probability.values()), success, k)))
+            rows += [
+                {"step": number, "task": index, "strategy": answer, "probability": p, "success": hit}
+                for (answer, p), hit in zip(probability.items(), success, strict=True)
+            ]
+        means = {name: float(np.mean([m[name] for m in measures])) for name in measures[0]}
+        return means | {"coverage_k": k, "tokens_total": self.tokens_total}, rows
+
+    def save(self, folder: Path) -> None:
+        """Adapter (peft format), optimiser and counters: all that a step depends on besides the config."""
+        self.policy.model.save_pretrained(folder)
+        torch.save(self.optimiser.state_dict(), folder / "optimizer.pt")
+        (folder / "loop.json").write_text(json.dumps({"found": self.found, "tokens_total": self.tokens_total}))
+
+    def _restore(self, folder: Path) -> None:
+        self.optimiser.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        state = json.loads((folder / "loop.json").read_text())
+        self.found, self.tokens_total = state["found"], state["tokens_total"]
+
+    def _counts(self, scored: list[Scored]) -> dict[str, int]:
+        for s in scored:
+            known = self.found.setdefault(json.dumps(s.group.task.data, sort_keys=True), [])
+            known += sorted({v.strategy for v in s.scores if v.success and v.strategy is not None} - set(known))
+        counters = self.engine.counters
+        sampled, prefilled = counters.sampled, counters.prefilled
+        counters.sampled = counters.prefilled = 0
+        self.tokens_total += sampled
+        return {
+            "found": sum(map(len, self.found.values())),
+            "tokens_sampled": sampled,
+            "tokens_prefilled": prefilled,
+            "tokens_total": self.tokens_total,
+        }
+
+
+def train(config: Config, out: Path | str, progress: Progress | None = None) -> Path:
+    """Train from the start into a new run folder ``out``; returns it.
+
+    Raises:
+        InputError: bad settings, or ``out`` exists and is not empty.
+    """
+    trainer = Trainer(config)  # before the folder exists: a run that cannot start leaves nothing behind
+    with RunWriter.create(Path(out), config) as writer:
+        _run(trainer, writer, 0, progress)
+    return Path(out)
+
+
+def resume(out: Path | str, progress: Progress | None = None) -> Path:
+    """Continue a run from its last checkpoint to its last step, to the result an uninterrupted run gives.
+
+    Raises:
+        InputError: not a run folder, a damaged checkpoint, or another process is writing to it.
+    """
+    with RunWriter.resume(Path(out)) as writer:
+        _run(Trainer(writer.config, writer.checkpoint), writer, writer.step, progress)
+    return Path(out)
+
+
+def _run(trainer: Trainer, writer: RunWriter, done: int, progress: Progress | None) -> None:
+    run = trainer.config.run
+    if writer.checkpoint is None:
+        _evaluate(trainer, writer, 0)
+        writer.commit(0, trainer.save)
+    for number in range(done + 1, run.steps + 1):
+        metrics, rows = trainer.step(number)
+        writer.log("step", number, metrics)
+        writer.add_rollouts(rows)
+        last = number == run.steps
+        if last or number % run.evaluate_every == 0:
+            metrics = metrics | _evaluate(trainer, writer, number)
+        if last or number % run.checkpoint_every == 0:
+            writer.commit(number, trainer.save)
+        if progress is not None:
+            progress(number, metrics)
+
+
+def _evaluate(trainer: Trainer, writer: RunWriter, number: int) -> dict[str, Any]:
+    measures, rows = trainer.evaluate(number)
+    writer.log("evaluation", number, measures)
+    writer.add_evaluation(rows)
+    return measures
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    kilo = 1024 if sys.platform != "darwin" else 1024**2
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kilo, 1)
