@@ -1,3 +1,25 @@
-"""A workbench for sequential sampling (SESA, arXiv 2510.15502) in reinforcement learning of language models."""
+"""A workbench for sequential sampling (SESA, arXiv 2510.15502) in reinforcement learning of language models.
+
+    import sesa_lab
+    run = sesa_lab.train("path_exploration", sampler="sequential", steps=200, seed=0, out="runs/x")
+    run.evaluations.plot(x="step", y="coverage")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["load", "resume", "train"]
+
+if TYPE_CHECKING:
+    from sesa_lab.api import load, resume, train
+
+
+def __getattr__(name: str) -> Any:
+    """Import the three functions on first use: torch takes seconds to load, and most rooms do without it."""
+    if name in __all__:
+        from sesa_lab import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'sesa_lab' has no attribute {name!r}")

@@ -144,6 +144,20 @@ class RunConfig:
     threads: int = option(1, "CPU threads; part of what fixes a run bit for bit", low=1, high=1024)
 
 
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How a lab policy is made (`sesa-lab pretrain`); not part of a run."""
+
+    steps: int = option(600, "optimiser steps", low=1)
+    batch: int = option(32, "documents a step", low=1)
+    answers: int = option(24, "distinct answers a document", low=1)
+    learning_rate: float = option(3e-3, "peak step size of AdamW, one-cycle schedule", above=0.0)
+    seed: int = option(0, "fixes data and weights", low=0)
+    hidden: int = option(128, "width of the model, a multiple of 32", low=32)
+    layers: int = option(2, "depth of the model", low=1)
+    vocabulary: int = option(4096, "most entries of the tokenizer's vocabulary; merges stop when every name is one token")
+
+
 SECTIONS: dict[str, type] = {
     "environment": EnvironmentConfig,
     "policy": PolicyConfig,
@@ -152,7 +166,36 @@ SECTIONS: dict[str, type] = {
     "run": RunConfig,
 }
 
-# What is known of the paper's rule (see docs in CONTRIBUTING), and what worked best in our own measurements.
+# A section's main field goes by the section's own name wherever settings are given flat.
+_SPOKEN = {("environment", "name"): "environment", ("sampler", "name"): "sampler", ("policy", "model"): "policy"}
+
+
+def flat_fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+    """Flat name (of a command-line option or keyword) -> its section and field; names are unique over all sections."""
+    return {
+        _SPOKEN.get((section, field.name), field.name): (section, field)
+        for section, kind in SECTIONS.items()
+        for field in dataclasses.fields(kind)
+    }
+
+
+def sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Flat settings, e.g. ``{"sampler": "sequential", "steps": 200}``, sorted into their sections.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    fields = flat_fields()
+    sorted_in: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in fields:
+            raise InputError(f"unknown setting {name!r}; {suggest(name, list(fields))}")
+        section, field = fields[name]
+        sorted_in.setdefault(section, {})[field.name] = value
+    return sorted_in
+
+
+# What is known of the paper's rule (S and I in README's table), and what worked best in our own measurements.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "sampler": {"name": "sequential"},

@@ -25,11 +25,17 @@ from sesa_lab.statistics import mean_interval, text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 """Okabe-Ito without its yellow and black, which vanish on a white or a dark page."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
-MASS_LIGHT = ["#d9dee5", "#8fc1e3", "#0072B2", "#08245c"]
-MASS_DARK = ["#333b47", "#0b5a94", "#56B4E9", "#fff6c2"]
+MASS_LIGHT = [[0.0, "#d9dee5"], [0.33, "#8fc1e3"], [0.67, "#0072B2"], [1.0, "#08245c"]]
+MASS_DARK = [[0.0, "#333b47"], [0.33, "#0b5a94"], [0.67, "#56B4E9"], [1.0, "#fff6c2"]]
 BANDS = "bands: 95 % t interval over seeds"
 _LABELS = {"step": "training step", "tokens_total": "tokens sampled since the run began"}
-_AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "linecolor": "#767b84", "zeroline": False, "automargin": True}
+_AXIS = {
+    "gridcolor": "rgba(128,128,128,0.25)",
+    "linecolor": "#767b84",
+    "zeroline": False,
+    "automargin": True,
+    "title": {"standoff": 10},
+}
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -123,7 +129,7 @@ def curves(
         )
     figure.update_xaxes(title=_LABELS.get(x, escape(x)), tickformat="~s" if x == "tokens_total" else None)
     figure.update_yaxes(title=_axis(y, unit))
-    return _finish(figure, title, _caption(caption, table, BANDS), height=420)
+    return _finish(figure, title, _caption(caption, table, BANDS), height=330)
 
 
 def bars(
@@ -156,7 +162,7 @@ def bars(
                 x=dots["value"].to_numpy(dtype=float),
                 y=[place] * len(dots),
                 mode="markers",
-                opacity=0.45,
+                opacity=0.6,
                 marker={"color": colour, "size": 8, "symbol": "circle-open"},
                 customdata=[escape(s) for s in dots["seed"]],
                 hovertemplate="seed %{customdata}: %{x:.4g}<extra></extra>",
@@ -179,7 +185,7 @@ def bars(
     figure.update_xaxes(title=_axis(label, unit))
     figure.update_layout(showlegend=False)
     bands = "bars: 95 % t interval over seeds, circles: single seeds"
-    return _finish(figure, title, _caption(caption, seeds, bands), height=170 + 46 * len(names))
+    return _finish(figure, title, _caption(caption, seeds, bands), height=20 + 46 * len(names), top=50)
 
 
 def tree(
@@ -211,13 +217,16 @@ def tree(
     masses = {arm: _masses(frame, leaves, shown) for arm, frame in frames.items()}
     found = pd.concat(list(frames.values()))
     treasures = [leaves[leaf] for leaf in found.loc[found["success"].astype(bool), "strategy"].unique()]
-    figure = make_subplots(1, len(frames), subplot_titles=[" "] * len(frames), horizontal_spacing=0.02)
+    figure = make_subplots(1, len(frames), subplot_titles=[" "] * len(frames), horizontal_spacing=0.01)
     for column in range(1, len(frames) + 1):
         for trace in _panel(nodes, positions, treasures, separator):
             figure.add_trace(trace, 1, column)
     states = [_state(masses, above, treasures, place, step, floor) for place, step in enumerate(shown)]
     _attach(figure, states, floor)
-    return _finish(figure, title, _caption(caption, None, "stars: treasures, colour: policy mass"), 560, below=95)
+    height = min(520, 960 // len(frames))
+    return _finish(
+        figure, title, _caption(caption, None, "stars: treasures, colour: policy mass"), height, below=95, top=96
+    )
 
 
 def _attach(figure: go.Figure, states: list[dict[str, Any]], floor: float) -> None:
@@ -240,6 +249,7 @@ def _attach(figure: go.Figure, states: list[dict[str, Any]], floor: float) -> No
     bar = {
         "title": {"text": "policy mass"},
         "thickness": 12,
+        "x": 1.01,
         "outlinewidth": 0,
         "tickvals": list(range(lowest, 1)),
         "ticktext": [*(f"10<sup>{power}</sup>" for power in range(lowest, 0)), "1"],
@@ -315,7 +325,7 @@ def _panel(
             mode="markers",
             text=names,
             hovertemplate="%{text}<br>mass %{customdata:.3g}<extra></extra>",
-            marker={"coloraxis": "coloraxis", "size": sizes, "line": {"width": 0.5, "color": "#8A8A8A"}},
+            marker={"coloraxis": "coloraxis", "opacity": 1, "size": sizes, "line": {"width": 0.5, "color": "#8A8A8A"}},
         ),
     ]
 
@@ -381,11 +391,11 @@ def _seeds(seeds: set[Any]) -> list[str]:
     """``['seeds 0-4', 'n = 5']``; a list where they do not follow one another."""
     if not seeds:
         return ["seeds unknown"]
-    if all(isinstance(s, int | np.integer) for s in seeds):
-        ordered = sorted(seeds)
-        if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
-            return [f"seeds {ordered[0]}-{ordered[-1]}", f"n = {len(ordered)}"]
-    return [f"seeds {', '.join(sorted(map(str, seeds)))}", f"n = {len(seeds)}"]
+    whole = all(isinstance(seed, int | np.integer) for seed in seeds)
+    ordered: list[Any] = sorted(seeds) if whole else sorted(map(str, seeds))
+    if whole and len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return [f"seeds {ordered[0]}-{ordered[-1]}", f"n = {len(ordered)}"]
+    return [f"seeds {', '.join(map(str, ordered))}", f"n = {len(ordered)}"]
 
 
 def _caption(caption: str | None, table: pd.DataFrame | None, bands: str) -> str:
@@ -394,8 +404,8 @@ def _caption(caption: str | None, table: pd.DataFrame | None, bands: str) -> str
     return "; ".join(["runs not stated", *(_seeds(set(table["seed"].dropna())) if table is not None else []), bands])
 
 
-def _finish(figure: go.Figure, title: str, caption: str, height: int, below: int = 55) -> go.Figure:
-    """Template, title, and the caption under everything (``below``: pixels that axis or slider take)."""
+def _finish(figure: go.Figure, title: str, caption: str, height: int, below: int = 64, top: int = 84) -> go.Figure:
+    """Template, title, caption. ``height`` is the panel's in pixels, ``below`` and ``top`` what stands around it."""
     lines = [escape(line, 400) for line in textwrap.wrap(caption, 115)]
     figure.add_annotation(
         text="<br>".join(lines),
@@ -411,6 +421,6 @@ def _finish(figure: go.Figure, title: str, caption: str, height: int, below: int
         font={"size": 11},
     )
     bottom = below + 15 * len(lines) + 12
-    figure.update_layout(template=TEMPLATE, title={"text": escape(title, 200)}, height=height + bottom)
-    figure.update_layout(margin={"b": bottom})
+    figure.update_layout(template=TEMPLATE, title={"text": escape(title, 200)}, height=top + height + bottom)
+    figure.update_layout(margin={"b": bottom, "t": top})
     return figure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from sesa_lab import prompts
-from sesa_lab.config import option
+from sesa_lab.config import PretrainConfig
 from sesa_lab.errors import InputError
 from sesa_lab.policies.load import CARD
 from sesa_lab.seeding import stream, torch_seed
 
 STOP = "<|end|>"
 PAD = "<|pad|>"
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """How a lab policy is made."""
-
-    steps: int = option(600, "optimiser steps", low=1)
-    batch: int = option(32, "documents a step", low=1)
-    answers: int = option(24, "distinct answers a document", low=1)
-    learning_rate: float = option(3e-3, "peak step size of AdamW, one-cycle schedule", above=0.0)
-    seed: int = option(0, "fixes data and weights", low=0)
-    hidden: int = option(128, "width of the model, a multiple of 32", low=32)
-    layers: int = option(2, "depth of the model", low=1)
-    vocabulary: int = option(4096, "most entries of the tokenizer's vocabulary; merges stop when every name is one token")
 
 
 def pretrain(environment: Any, folder: Path, config: PretrainConfig, progress: Callable[[int, float], None]) -> dict[str, Any]:

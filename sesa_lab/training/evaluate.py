@@ -1,16 +1,24 @@
-"""Exact evaluation: the policy's probability of every answer of an enumerable task."""
+"""Evaluation: the policy's exact probability of every answer of an enumerable task, and estimates from samples."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from sesa_lab import prompts
+from sesa_lab import environments, prompts, runs
+from sesa_lab.config import Config
+from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
+from sesa_lab.engines import Sampling, TorchEngine
 from sesa_lab.errors import InputError
-from sesa_lab.policies import Policy, pack, token_logprobs
-from sesa_lab.types import Task
+from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
+from sesa_lab.seeding import stream
+from sesa_lab.types import Score, Task
 
 ROWS = 512  # answers scored in one forward pass
 
@@ -37,3 +45,74 @@ def answer_probabilities(policy: Policy, environment: Any, task: Task, temperatu
         logprobs = token_logprobs(policy, rows, temperature)[0].double().cpu().numpy()
         np.add.at(sums, start + rows.sequence.numpy(), logprobs)
     return dict(zip(answers, np.exp(sums).tolist(), strict=True))
+
+
+def evaluate_samples(
+    config: Config, run: str | Path | None, samples: int, tasks: int, ks: Sequence[int]
+) -> pd.DataFrame:
+    """pass@k and coverage@k from samples drawn given the task alone, beside the exact values where answers are enumerable.
+
+    Args:
+        config: environment, policy, temperature and seed.
+        run: a run folder whose last checkpoint's adapter is evaluated; None: the policy as ``config`` names it.
+        samples: n, samples a task.
+        tasks: tasks 0..tasks-1 are evaluated.
+        ks: values of k; pass@k and coverage@k are NaN where k > n.
+
+    Returns:
+        One row a task and k: ``task``, ``k``, ``n``, ``success`` (share), ``pass_at_k``, ``coverage_at_k`` (distinct
+        successful strategies), ``exact_coverage`` and ``exact_accuracy`` (NaN where answers cannot be enumerated).
+
+    Raises:
+        InputError: samples, tasks or k below 1; a run without a checkpoint.
+    """
+    if min(samples, tasks, *ks) < 1:
+        raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
+    environment = environments.make(config.environment.name, **config.environment.options)
+    chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
+    policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
+    engine = TorchEngine(policy)
+    rows = []
+    for index in range(tasks):
+        task = environment.task(index)
+        x = prompts.task_ids(policy.tokenizer, policy.form, environment.name, task)
+        with merged(policy.model):
+            session = engine.start([x]).fork([0] * samples)
+            sampling = Sampling(config.sampler.max_tokens, policy.stop_ids, config.sampler.temperature)
+            drawn = session.sample(sampling, [stream(config.run.seed, "evaluation", index, i) for i in range(samples)])
+            exact = _exact(policy, environment, task, config.sampler.temperature)
+        scores = [environment.score(task, completion.text) for completion in drawn]
+        rows += [{"task": index, **_row(scores, k), **exact(k)} for k in ks]
+    return pd.DataFrame(rows)
+
+
+def _last(run: str | Path) -> Path:
+    checkpoints = runs.load(run).checkpoints
+    if not checkpoints:
+        raise InputError(f"{run} has no checkpoint yet; let it train on (sesa-lab resume {run})")
+    return Path(checkpoints[-1][1])
+
+
+def _row(scores: Sequence[Score], k: int) -> dict[str, float]:
+    n, successes = len(scores), sum(score.success for score in scores)
+    found = [score.strategy if score.success else None for score in scores]
+    return {
+        "k": k,
+        "n": n,
+        "success": successes / n,
+        "pass_at_k": pass_at_k(n, successes, k),
+        "coverage_at_k": coverage_at_k(found, k),
+    }
+
+
+def _exact(policy: Policy, environment: Any, task: Task, temperature: float) -> Callable[[int], dict[str, float]]:
+    if environment.enumerate(task) is None:
+        return lambda k: {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
+    probability = answer_probabilities(policy, environment, task, temperature)
+    success = [environment.score(task, answer).success for answer in probability]
+
+    def at(k: int) -> dict[str, float]:
+        exact = exact_measures(list(probability.values()), success, k)
+        return {"exact_accuracy": exact.accuracy, "exact_coverage": exact.coverage}
+
+    return at

@@ -1,0 +1,305 @@
+"""The command line: every setting of ``sesa_lab.config`` is an option, made from the field's own documentation."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sesa_lab import environments
+from sesa_lab.config import PRESETS, Config, PretrainConfig, check_value, flat_fields, sections
+from sesa_lab.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2; the usage is a ``--help`` away."""
+        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, or 2 for a user's mistake."""
+    parser = build_parser()
+    chosen = parser.parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        run: Callable[[argparse.Namespace], None] = chosen.run
+        run(chosen)
+    except InputError as error:
+        sys.stderr.write(f"sesa-lab: error: {' '.join(str(error).split())}\n")
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; `sesa-lab resume` (or the same command) goes on from the last checkpoint\n")
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="sesa-lab",
+        description="Find out whether drawing candidates in sequence keeps exploration alive in reinforcement learning.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    _environments(commands)
+    _pretrain(commands)
+    _train(commands)
+    _resume(commands)
+    _evaluate(commands)
+    _report(commands)
+    _experiment(commands)
+    _demo(commands)
+    _bench(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], None]) -> Any:
+    command = commands.add_parser(name, help=text, description=text, formatter_class=argparse.HelpFormatter)
+    command.set_defaults(run=run)
+    return command
+
+
+# --- environments ---------------------------------------------------------------------------------------------------
+
+
+def _environments(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        for name, about in environments.describe().items():
+            if chosen.name not in (None, name):
+                continue
+            print(f"{name}: {about['text']}")
+            for key, option in about["options"].items():
+                print(f"  {key}={option['default']}  {option['text']}{_allowed(option)}")
+        if chosen.name is not None:
+            environments.make(chosen.name)
+
+    command = _command(commands, "environments", "List the environments and their options.", run)
+    command.add_argument("name", nargs="?", help="only this one")
+
+
+def _allowed(meta: Any) -> str:
+    if meta["choices"]:
+        return f" [{' | '.join(meta['choices'])}]"
+    bounds = [("> ", meta["above"]), (">= ", meta["low"]), ("<= ", meta["high"])]
+    return "".join(f" [{sign}{bound:g}]" for sign, bound in bounds if bound is not None)
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def _add_settings(command: Any, only: tuple[str, ...] | None = None) -> None:
+    groups: dict[str, Any] = {}
+    for name, (section, field) in flat_fields().items():
+        if only is not None and name not in only:
+            continue
+        group = groups.setdefault(section, command.add_argument_group(section))
+        if name == "options":
+            _add_option_option(group)
+            continue
+        kind: Any = {"int": int, "float": float}.get(str(field.type), str)
+        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {field.default or 'none'})"
+        group.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="X" if kind is not str else "NAME",
+            default=argparse.SUPPRESS, help=text.replace("%", "%%"),
+        )  # fmt: skip
+
+
+def _add_option_option(group: Any) -> None:
+    group.add_argument(
+        "--option", dest="option", action="append", metavar="NAME=VALUE", default=[],
+        help="an option of the environment, see `sesa-lab environments`; may be given several times",
+    )  # fmt: skip
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that is a JSON number or true/false is taken as one, anything else as text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--option {pair!r}: expected NAME=VALUE, e.g. --option n_treasures=10")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        options[name] = parsed if isinstance(parsed, (int, float, bool)) else value
+    return options
+
+
+def _config(chosen: argparse.Namespace) -> Config:
+    given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
+    if chosen.option:
+        given["options"] = _options(chosen.option)
+    merged = _read_config(chosen.config) if chosen.config else {}
+    for section, values in sections(given).items():
+        merged.setdefault(section, {}).update(values)
+    return Config.build(chosen.preset, **merged)
+
+
+def _read_config(path: str) -> dict[str, dict[str, Any]]:
+    try:
+        return {name: dict(values) for name, values in json.loads(Path(path).read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"--config {path}: expected a JSON file as a run's config.json ({error})") from error
+
+
+# --- one policy, one run --------------------------------------------------------------------------------------------
+
+
+def _pretrain(commands: Any) -> None:
+    fields = dataclasses.fields(PretrainConfig)
+
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab.policies.pretrain import pretrain
+
+        environment = environments.make(chosen.environment, **_options(chosen.option))
+        values = {f.name: check_value(f"--{f.name}", f, getattr(chosen, f.name)) for f in fields}
+        card = pretrain(environment, Path(chosen.out), PretrainConfig(**values))
+        print(json.dumps(card, indent=2))
+
+    text = "Train a small policy from scratch on an environment's own prior, into a Hugging Face folder."
+    command = _command(commands, "pretrain", text, run)
+    command.add_argument("--environment", default="path_exploration", help="environment (default: path_exploration)")
+    _add_option_option(command)
+    command.add_argument("--out", required=True, help="new folder, e.g. data/policies/mine")
+    for field in fields:
+        kind = {"int": int, "float": float}[str(field.type)]
+        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {field.default})"
+        command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="X", help=text)
+
+
+def _train(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab import api
+
+        config = _config(chosen)
+        _summary(api.train_config(config, chosen.out))
+
+    text = "Train a policy with GRPO into a new run folder."
+    command = _command(commands, "train", text, run)
+    command.add_argument("--out", required=True, help="run folder; must be new or empty")
+    command.add_argument("--preset", choices=sorted(PRESETS), help="bundle of settings; options given beside it win")
+    command.add_argument("--config", metavar="FILE", help="a JSON file as a run's config.json; options win over it")
+    _add_settings(command)
+
+
+def _resume(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab import api
+
+        _summary(api.resume(chosen.out))
+
+    text = "Continue a run from its last checkpoint; the result is that of an uninterrupted run."
+    _command(commands, "resume", text, run).add_argument("out", metavar="RUN", help="run folder")
+
+
+def _summary(run: Any) -> None:
+    columns = ["step", "accuracy", "coverage", "entropy", "valid_mass", "tokens_total"]
+    first_last = run.evaluations.iloc[[0, -1]][columns]
+    print(f"{run.path}: coverage is coverage@{run.config.run.coverage_k}, entropy in nats")
+    print(first_last.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+def _evaluate(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab.training.evaluate import evaluate_samples
+
+        config = Config.build(None, **_read_config(str(Path(chosen.run_folder) / "config.json"))) if chosen.run_folder else None
+        if config is None:
+            chosen.config = None
+            config = _config(chosen)
+        frame = evaluate_samples(config, chosen.run_folder, chosen.samples, chosen.tasks, _numbers(chosen.k))
+        print(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+        if chosen.out:
+            frame.to_json(chosen.out, orient="records", indent=2)
+
+    text = "Sample from a policy and report pass@k and coverage@k, beside the exact values where there are any."
+    command = _command(commands, "evaluate", text, run)
+    command.add_argument("run_folder", nargs="?", metavar="RUN", help="a run: its settings and its last checkpoint")
+    command.add_argument("--samples", type=int, default=256, metavar="X", help="samples a task (default: 256)")
+    command.add_argument("--tasks", type=int, default=1, metavar="X", help="tasks 0..X-1 are evaluated (default: 1)")
+    command.add_argument("--k", default="1,8,64", metavar="K,K", help="values of k (default: 1,8,64)")
+    command.add_argument("--out", metavar="FILE", help="also write the table as JSON")
+    command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
+    _add_settings(command, ("environment", "options", "policy", "adapter", "dtype", "device", "temperature", "max_tokens", "seed"))
+
+
+def _numbers(text: str) -> list[int]:
+    """'0-4', '0,1,2' or '7' -> numbers."""
+    try:
+        found = []
+        for part in text.split(","):
+            low, dash, high = part.partition("-")
+            found += list(range(int(low), int(high) + 1)) if dash else [int(low)]
+        return found
+    except ValueError:
+        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64") from None
+
+
+# --- many runs ------------------------------------------------------------------------------------------------------
+
+
+def _report(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab.experiments import report
+
+        path = report.make(chosen.name, Path(chosen.runs), _numbers(chosen.seeds), Path(chosen.out), chosen.steps)
+        print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
+
+    text = "Execute a report's notebooks (training what is missing) and render them as one offline HTML file."
+    command = _command(commands, "report", text, run)
+    command.add_argument("name", choices=["path_exploration"], help="which report")
+    _add_many(command)
+    command.add_argument("--out", default="reports/path_exploration.html", help="HTML file (default: %(default)s)")
+
+
+def _experiment(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab.experiments import stages
+
+        stages.run(chosen.name, Path(chosen.runs), _numbers(chosen.seeds), chosen.steps, chosen.workers)
+
+    text = "Run one matrix of the Path Exploration experiments (what is missing of it) and print its table."
+    command = _command(commands, "experiment", text, run)
+    command.add_argument("name", choices=["search", "factorial", "sharpness", "revival"], help="which matrix")
+    _add_many(command)
+    command.add_argument("--workers", type=int, default=None, metavar="X", help="processes side by side (default: cores)")
+
+
+def _add_many(command: Any) -> None:
+    command.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    command.add_argument("--seeds", default="0-2", metavar="A-B", help="seeds, e.g. 0-4 (default: 0-2)")
+    command.add_argument("--steps", type=int, default=150, metavar="X", help="training steps a run (default: 150)")
+
+
+def _demo(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab.experiments import report
+
+        report.demo(Path("runs"), Path("reports/path_exploration.html"))
+
+    text = "Path Exploration on the shipped policy, three seeds: train, report, and one table. What `make demo` runs."
+    _command(commands, "demo", text, run)
+
+
+def _bench(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab.experiments import bench
+
+        bench.main(chosen.rounds)
+
+    text = "Throughput and memory of a GRPO step against TRL's GRPOTrainer, paired in one run (extra: bench)."
+    command = _command(commands, "bench", text, run)
+    command.add_argument("--rounds", type=int, default=5, metavar="X", help="paired rounds (default: 5)")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

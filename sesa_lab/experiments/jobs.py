@@ -1,0 +1,146 @@
+"""Run what is missing: each job in a process of its own, several side by side, with progress and remaining time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sesa_lab import runs
+from sesa_lab.config import Config
+from sesa_lab.errors import InputError
+
+_reports: Any = None  # in a worker: the queue that finished steps are reported to
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run to be had.
+
+    Attributes:
+        arm: name of the arm it belongs to.
+        seed: its seed.
+        config: all settings.
+        folder: the run folder.
+    """
+
+    arm: str
+    seed: int
+    config: Config
+    folder: Path
+
+
+def execute(jobs: Sequence[Job], workers: int | None = None, title: str = "training") -> None:
+    """Bring every job to its last step; finished ones are left alone, half-done ones go on from their checkpoint.
+
+    Args:
+        jobs: runs to be had; their order does not change any result.
+        workers: processes side by side; None: one a core.
+        title: text of the progress bar (on stderr).
+
+    Raises:
+        InputError: some jobs failed; the others are complete. Names the first failure and how to try again.
+    """
+    todo = [job for job in jobs if not _finished(job.folder)]
+    if not todo:
+        return
+    workers = min(workers or os.cpu_count() or 1, len(todo))
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    total = sum(_weight(job.config) * job.config.run.steps for job in todo)
+    with (
+        ProcessPoolExecutor(workers, context, _initialise, (reports,)) as pool,
+        tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar,
+    ):
+        futures = {pool.submit(_run, job): job for job in sorted(todo, key=lambda job: -_weight(job.config))}
+        failures = _watch(futures, reports, bar)
+    if failures:
+        job, reason = failures[0]
+        raise InputError(
+            f"{len(failures)} of {len(todo)} runs failed, the others are kept; first: {job.folder}: {reason}."
+            " Mend the cause and run the same command again"
+        )
+
+
+_FORMAT = "{desc}: {percentage:3.0f}% |{bar:24}| {elapsed} gone, {remaining} left{postfix}"
+
+
+def _watch(futures: dict[Future[str | None], Job], reports: Any, bar: Any) -> list[tuple[Job, str]]:
+    pending, failures, done = set(futures), [], 0
+    while pending:
+        finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+        _drain(reports, bar)
+        for future in finished:
+            error = future.exception()
+            reason = str(error) or type(error).__name__ if error is not None else future.result()
+            if reason is not None:
+                failures.append((futures[future], reason))
+            done += 1
+            bar.set_postfix_str(f", {done}/{len(futures)} runs")
+    _drain(reports, bar)
+    return failures
+
+
+def _drain(reports: Any, bar: Any) -> None:
+    while True:
+        try:
+            bar.update(reports.get_nowait())
+        except queue.Empty:
+            return
+
+
+def _weight(config: Config) -> int:
+    """Relative time of a step, for the remaining time only: a sequence of G short decodes takes about four times as long."""
+    return 4 if config.sampler.name == "sequential" else 1
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and runs.load(folder).finished
+
+
+def _initialise(reports: Any) -> None:
+    global _reports
+    _reports = reports
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _leave_with_parent(parent: int) -> None:
+    """A worker whose parent was killed stops too: nobody would see its result, and the next invocation needs its lock."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _run(job: Job) -> str | None:
+    """In a worker: train or resume; returns the reason of a failure."""
+    from sesa_lab.training.loop import resume, train
+
+    weight = _weight(job.config)
+
+    def report(step: int, metrics: dict[str, Any]) -> None:
+        _reports.put(weight)
+
+    try:
+        if (job.folder / "config.json").is_file():
+            resume(job.folder, report)
+        else:
+            train(job.config, job.folder, report)
+    except InputError as error:
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    return None

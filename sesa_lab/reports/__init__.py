@@ -1,0 +1,1 @@
+"""Notebooks executed with parameters, and executed notebooks put into one HTML file that opens offline."""
