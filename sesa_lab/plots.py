@@ -252,7 +252,11 @@ def _attach(figure: go.Figure, states: list[dict[str, Any]], floor: float) -> No
         "x": 1.01,
         "outlinewidth": 0,
         "tickvals": list(range(lowest, 1)),
-        "ticktext": [*(f"10<sup>{power}</sup>" for power in range(lowest, 0)), "1"],
+        "ticktext": [
+            f"\u2264 10<sup>{lowest}</sup>",
+            *(f"10<sup>{power}</sup>" for power in range(lowest + 1, 0)),
+            "1",
+        ],
     }
     scale = {"cmin": math.log10(floor), "cmax": 0, "colorscale": MASS_LIGHT, "colorbar": bar}
     figure.update_layout(coloraxis=scale, sliders=[slider], showlegend=False, dragmode="pan")

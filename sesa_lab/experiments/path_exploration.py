@@ -25,6 +25,9 @@ SEARCH_SEEDS = (100, 101)
 SEARCH_GRID = (3e-4, 1e-3, 3e-3)
 BASE = {"run": {"steps": 150, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50}, "sampler": {"group_size": 16}}
 
+EXPONENTS = (1.0, 1.5, 2.0, 3.0)
+AXIS = (PARALLEL, PARALLEL_NOVELTY, SEQUENTIAL)
+
 _RULES: dict[str, dict[str, str]] = {
     "none": {},
     "truncated_is": {"correction": "truncated_is"},
@@ -54,6 +57,11 @@ def _arm(kind: str, repeats: str, rule: str, extra: dict[str, float], label: str
         sampler["on_policy_fraction"] = 0.5
     update = {"repeats": repeats, **_RULES[rule], **extra}
     return Arm(f"{kind}-{repeats}-{label or rule}", {"sampler": sampler, "update": update})
+
+
+def renamed(arm: Arm, name: str) -> Arm:
+    """The same arm under another name."""
+    return Arm(name, arm.changes)
 
 
 def search() -> list[Arm]:

@@ -20,15 +20,18 @@ def merged(model: Any) -> Iterator[None]:
     Args:
         model: a peft model with LoRA layers.
     """
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    kept = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    kept = [layer.get_base_layer().weight.detach().clone() for _, layer in layers]
     with torch.no_grad():
-        for layer in layers:
+        for _, layer in layers:
             layer.merge()  # type: ignore[operator]
+    for name, layer in layers:  # the plain linear layers in their places: no adapter code on the way of a token
+        model.set_submodule(name, layer.get_base_layer())
     try:
         yield
     finally:
         with torch.no_grad():
-            for layer, weight in zip(layers, kept, strict=True):
+            for (name, layer), weight in zip(layers, kept, strict=True):
+                model.set_submodule(name, layer)
                 layer.get_base_layer().weight.copy_(weight)
                 layer.merged_adapters.clear()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from sesa_lab import prompts
 from sesa_lab.config import PretrainConfig
@@ -56,9 +56,12 @@ def pretrain(environment: Any, folder: Path, config: PretrainConfig, progress: C
 
 
 def _tokenizer(environment: Any, config: PretrainConfig) -> PreTrainedTokenizerFast:
-    """Byte-level BPE whose merges run on until each place name is one token."""
+    """Byte-level BPE whose merges run on until each place name, with the separator before it, is one token.
+
+    Words are split as Qwen2's tokenizer splits them, because that is what the folder is loaded as again.
+    """
     raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary,

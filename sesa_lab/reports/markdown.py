@@ -103,10 +103,10 @@ class _Renderer(mistune.HTMLRenderer):
 
 
 def mathml(latex: str, display: str) -> str:
-    """LaTeX as MathML (``display`` is inline or block); what cannot be read stays as escaped source.
+    r"""LaTeX as MathML (``display`` is inline or block); what cannot be read stays as escaped source.
 
-    latex2mathml's own ``convert`` unescapes its output, so that ``\\text{<script>}`` would reach the page as markup:
-    the tree is serialised here instead, and attributes outside a list (``\\href`` makes links) are dropped.
+    latex2mathml's own ``convert`` unescapes its output, so that ``\text{<script>}`` would reach the page as markup:
+    the tree is serialised here instead, and attributes outside a list (``\href`` makes links) are dropped.
     """
     try:
         tree = Converter(display=display).convert_to_element(latex.strip())

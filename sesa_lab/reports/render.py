@@ -158,7 +158,7 @@ def _banner(text: str) -> str:
 
 
 def _pack(text: str) -> str:
-    """gzip (without a time stamp: same input, same file) in base64."""
+    """Packed by gzip (without a time stamp: same input, same file) in base64."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
