@@ -1,8 +1,8 @@
 """A workbench for sequential sampling (SESA, arXiv 2510.15502) in reinforcement learning of language models.
 
-    import sesa_lab
-    run = sesa_lab.train("path_exploration", sampler="sequential", steps=200, seed=0, out="runs/x")
-    run.evaluations.plot(x="step", y="coverage")
+import sesa_lab
+run = sesa_lab.train("path_exploration", sampler="sequential", steps=200, seed=0, out="runs/x")
+run.evaluations.plot(x="step", y="coverage")
 """
 
 from __future__ import annotations

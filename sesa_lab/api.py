@@ -35,7 +35,9 @@ def train(
     Raises:
         InputError: an unknown or unfit setting, or ``out`` is in use.
     """
-    return train_config(Config.build(preset, **sections({"environment": environment, **settings})), out, progress=progress)
+    return train_config(
+        Config.build(preset, **sections({"environment": environment, **settings})), out, progress=progress
+    )
 
 
 def train_config(config: Config, out: str | Path, *, progress: bool = True) -> runs.Run:

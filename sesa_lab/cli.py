@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tqdm import tqdm
+
 from sesa_lab import environments
-from sesa_lab.config import PRESETS, Config, PretrainConfig, check_value, flat_fields, sections
-from sesa_lab.errors import InputError
+from sesa_lab.config import PRESETS, SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
+from sesa_lab.errors import InputError, suggest
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2; the usage is a ``--help`` away."""
-        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        sys.stderr.write(f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
         raise SystemExit(2)
 
 
@@ -105,7 +107,8 @@ def _add_settings(command: Any, only: tuple[str, ...] | None = None) -> None:
             _add_option_option(group)
             continue
         kind: Any = {"int": int, "float": float}.get(str(field.type), str)
-        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {field.default or 'none'})"
+        default = "none" if field.default == "" else field.default
+        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {default})"
         group.add_argument(
             f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="X" if kind is not str else "NAME",
             default=argparse.SUPPRESS, help=text.replace("%", "%%"),
@@ -134,21 +137,26 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _config(chosen: argparse.Namespace) -> Config:
+def _config(chosen: argparse.Namespace, base: dict[str, dict[str, Any]]) -> Config:
+    """``base`` with what was chosen in its place; options of the environment are replaced one by one."""
     given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
     if chosen.option:
-        given["options"] = _options(chosen.option)
-    merged = _read_config(chosen.config) if chosen.config else {}
+        given["options"] = {**base.get("environment", {}).get("options", {}), **_options(chosen.option)}
     for section, values in sections(given).items():
-        merged.setdefault(section, {}).update(values)
-    return Config.build(chosen.preset, **merged)
+        base.setdefault(section, {}).update(values)
+    return Config.build(chosen.preset, **base)
 
 
 def _read_config(path: str) -> dict[str, dict[str, Any]]:
     try:
-        return {name: dict(values) for name, values in json.loads(Path(path).read_text()).items()}
+        found = {name: dict(values) for name, values in json.loads(Path(path).read_text()).items()}
+        dict(found.get("environment", {}).get("options", {}))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"--config {path}: expected a JSON file as a run's config.json ({error})") from error
+    unknown = [name for name in found if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"--config {path}: unknown section {unknown[0]!r}; {suggest(unknown[0], list(SECTIONS))}")
+    return found
 
 
 # --- one policy, one run --------------------------------------------------------------------------------------------
@@ -162,7 +170,9 @@ def _pretrain(commands: Any) -> None:
 
         environment = environments.make(chosen.environment, **_options(chosen.option))
         values = {f.name: check_value(f"--{f.name}", f, getattr(chosen, f.name)) for f in fields}
-        card = pretrain(environment, Path(chosen.out), PretrainConfig(**values))
+        recipe = PretrainConfig(**values)
+        with tqdm(total=recipe.steps, desc="pre-training", unit="step", file=sys.stderr, delay=0.01) as bar:
+            card = pretrain(environment, Path(chosen.out), recipe, lambda step, loss: _advance(bar, loss))
         print(json.dumps(card, indent=2))
 
     text = "Train a small policy from scratch on an environment's own prior, into a Hugging Face folder."
@@ -173,14 +183,21 @@ def _pretrain(commands: Any) -> None:
     for field in fields:
         kind = {"int": int, "float": float}[str(field.type)]
         text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {field.default})"
-        command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="X", help=text)
+        command.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="X", help=text
+        )
+
+
+def _advance(bar: Any, loss: float) -> None:
+    bar.update(1)
+    bar.set_postfix_str(f"loss {loss:.3f} nats a token")
 
 
 def _train(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab import api
 
-        config = _config(chosen)
+        config = _config(chosen, _read_config(chosen.config) if chosen.config else {})
         _summary(api.train_config(config, chosen.out))
 
     text = "Train a policy with GRPO into a new run folder."
@@ -210,38 +227,45 @@ def _summary(run: Any) -> None:
 
 def _evaluate(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
+        from sesa_lab import runs
         from sesa_lab.training.evaluate import evaluate_samples
 
-        config = Config.build(None, **_read_config(str(Path(chosen.run_folder) / "config.json"))) if chosen.run_folder else None
-        if config is None:
-            chosen.config = None
-            config = _config(chosen)
+        config = _config(chosen, runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {})
         frame = evaluate_samples(config, chosen.run_folder, chosen.samples, chosen.tasks, _numbers(chosen.k))
         print(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
         if chosen.out:
-            frame.to_json(chosen.out, orient="records", indent=2)
+            try:
+                frame.to_json(chosen.out, orient="records", indent=2)
+            except OSError as error:
+                raise InputError(f"--out {chosen.out} cannot be written: {error}") from error
 
     text = "Sample from a policy and report pass@k and coverage@k, beside the exact values where there are any."
     command = _command(commands, "evaluate", text, run)
-    command.add_argument("run_folder", nargs="?", metavar="RUN", help="a run: its settings and its last checkpoint")
+    command.add_argument(
+        "run_folder", nargs="?", metavar="RUN", help="a run: its settings (options win) and last checkpoint"
+    )
     command.add_argument("--samples", type=int, default=256, metavar="X", help="samples a task (default: 256)")
     command.add_argument("--tasks", type=int, default=1, metavar="X", help="tasks 0..X-1 are evaluated (default: 1)")
     command.add_argument("--k", default="1,8,64", metavar="K,K", help="values of k (default: 1,8,64)")
     command.add_argument("--out", metavar="FILE", help="also write the table as JSON")
     command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
-    _add_settings(command, ("environment", "options", "policy", "adapter", "dtype", "device", "temperature", "max_tokens", "seed"))
+    _add_settings(
+        command, ("environment", "options", "policy", "adapter", "dtype", "device", "temperature", "max_tokens", "seed")
+    )
 
 
 def _numbers(text: str) -> list[int]:
     """'0-4', '0,1,2' or '7' -> numbers."""
+    found: list[int] = []
     try:
-        found = []
         for part in text.split(","):
             low, dash, high = part.partition("-")
             found += list(range(int(low), int(high) + 1)) if dash else [int(low)]
-        return found
     except ValueError:
-        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64") from None
+        found = []
+    if not found:
+        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64")
+    return found
 
 
 # --- many runs ------------------------------------------------------------------------------------------------------
@@ -265,13 +289,19 @@ def _experiment(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab.experiments import stages
 
+        if chosen.workers is not None and chosen.workers < 1:
+            raise InputError(f"--workers = {chosen.workers} is out of range: expected >= 1")
         stages.run(chosen.name, Path(chosen.runs), _numbers(chosen.seeds), chosen.steps, chosen.workers)
 
     text = "Run one matrix of the Path Exploration experiments (what is missing of it) and print its table."
     command = _command(commands, "experiment", text, run)
-    command.add_argument("name", choices=["search", "factorial", "sharpness", "headline", "revival"], help="which matrix")
+    command.add_argument(
+        "name", choices=["search", "factorial", "sharpness", "headline", "revival"], help="which matrix"
+    )
     _add_many(command)
-    command.add_argument("--workers", type=int, default=None, metavar="X", help="processes side by side (default: cores)")
+    command.add_argument(
+        "--workers", type=int, default=None, metavar="X", help="processes side by side (default: cores)"
+    )
 
 
 def _add_many(command: Any) -> None:

@@ -52,7 +52,7 @@ class PolicyConfig:
     dtype: str = option("float32", "weights' data type", choices=("float32", "bfloat16", "float16"))
     device: str = option("auto", "'auto' (cuda if there is one, else cpu), 'cpu', 'cuda', 'cuda:1' ...")
     lora_rank: int = option(16, "rank of the LoRA matrices", low=1, high=1024)
-    lora_alpha: float = option(32.0, "LoRA scale is alpha / rank", above=0.0)
+    lora_alpha: int = option(32, "LoRA scale is alpha / rank", low=1)
     lora_targets: str = option("all-linear", "modules LoRA is put on: 'all-linear' or names parted by commas")
 
 
@@ -155,7 +155,9 @@ class PretrainConfig:
     seed: int = option(0, "fixes data and weights", low=0)
     hidden: int = option(128, "width of the model, a multiple of 32", low=32)
     layers: int = option(2, "depth of the model", low=1)
-    vocabulary: int = option(4096, "most entries of the tokenizer's vocabulary; merges stop when every name is one token")
+    vocabulary: int = option(
+        4096, "most entries of the tokenizer's vocabulary; merges stop when every name is one token"
+    )
 
 
 SECTIONS: dict[str, type] = {

@@ -29,8 +29,13 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     Args:
         seed: non-negative run seed.
         purpose: a key of ``PURPOSES``.
-        position: non-negative integers, e.g. (step, group, row).
+        position: integers, e.g. (step, group, row).
+
+    Raises:
+        ValueError: a seed or position outside 0 .. 2^32 - 1 (larger words would be split, and streams could collide).
     """
+    if not all(0 <= word < 2**32 for word in (seed, *position)):
+        raise ValueError(f"expected seed and position in 0 .. 2^32 - 1, got {(seed, *position)}")
     words = np.random.SeedSequence([seed, PURPOSES[purpose], len(position), *position])
     return np.random.Generator(np.random.PCG64(words))
 

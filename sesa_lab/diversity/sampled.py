@@ -7,7 +7,6 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln
 
 
 def pass_at_k(n: int, successes: int, k: int) -> float:
@@ -77,5 +76,6 @@ def _share_without(n: int, marked: int, k: int) -> float:
         return float("nan")
     if n - marked < k:
         return 0.0
-    log = gammaln(n - marked + 1) - gammaln(n - marked - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
-    return float(np.exp(log))
+    few, many = sorted((marked, k))  # the ratio is the same with marked and k exchanged
+    # As a product: exactly 1 where nothing is marked, and no digits lost to differences of large log-factorials.
+    return float(np.prod(1.0 - many / np.arange(n - few + 1, n + 1)))

@@ -30,20 +30,34 @@ class TorchEngine:
         self.counters = Counters()
         config = policy.decoder.config
         self.longest = int(config.max_position_embeddings)
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        kinds = set(getattr(config, "layer_types", None) or _unlisted_kinds(config))
         if kinds != {"full_attention"}:
-            raise InputError(f"model {policy.folder} has layers of kind {sorted(kinds)}; this engine needs full attention")
+            raise InputError(
+                f"model {policy.folder} has layers of kind {sorted(kinds)}; this engine needs full attention"
+            )
+        attention = getattr(config, "_attn_implementation", "sdpa")
+        if attention != "sdpa":  # others add the boolean mask made below as numbers, or pass over it
+            raise InputError(f"model {policy.folder} computes attention by {attention!r}; this engine needs 'sdpa'")
 
     @torch.no_grad()
     def start(self, contexts: Sequence[Sequence[int]]) -> TorchSession:
         """A session with one row a context. Equal contexts are read in once."""
         if not contexts or any(len(context) == 0 for context in contexts):
             raise ValueError("start: expected at least one context, none of them empty")
+        self.check_room(max(map(len, contexts)))
         unique = list(dict.fromkeys(tuple(context) for context in contexts))
         session = TorchSession(self, _SlotCache(self.policy, len(unique)), [[] for _ in unique])
         session.append(unique)
         session.prefill()
         return session.fork([unique.index(tuple(context)) for context in contexts])
+
+    def check_room(self, tokens: int) -> None:
+        """Raises ``InputError`` where the model has fewer than ``tokens`` positions."""
+        if tokens > self.longest:
+            raise InputError(
+                f"a context of {tokens} tokens (history and sampler.max_tokens included) exceeds the model's"
+                f" {self.longest}; use a smaller sampler.group_size or sampler.max_tokens"
+            )
 
 
 class TorchSession:
@@ -88,7 +102,7 @@ class TorchSession:
         self, sampling: Sampling, streams: Sequence[np.random.Generator], rows: Sequence[int] | None = None
     ) -> list[Completion]:
         active = list(range(len(self.ids)) if rows is None else rows)
-        self._check_room(active, sampling.max_tokens)
+        self.engine.check_room(max(len(self.ids[row]) for row in active) + sampling.max_tokens)
         uniforms = {row: stream.random(sampling.max_tokens) for row, stream in zip(active, streams, strict=True)}
         start = {row: len(self.ids[row]) for row in active}
         logprobs: dict[int, list[float]] = {row: [] for row in active}
@@ -112,14 +126,6 @@ class TorchSession:
         text = self.engine.policy.tokenizer.decode(ids, skip_special_tokens=True)
         return Completion(ids, tuple(logprobs), text, "stop" if ids[-1] in sampling.stop_ids else "length")
 
-    def _check_room(self, rows: Sequence[int], max_tokens: int) -> None:
-        longest = max(len(self.ids[row]) for row in rows) + max_tokens
-        if longest > self.engine.longest:
-            raise InputError(
-                f"a context of {longest} tokens (history and sampler.max_tokens included) exceeds the model's"
-                f" {self.engine.longest}; use a smaller sampler.group_size or sampler.max_tokens"
-            )
-
     def _read_in(self, rows: Sequence[int], ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Bring the cache of ``rows`` up to their ``ids``; (n, H) hidden states at the last of them."""
         device = self.engine.policy.device
@@ -131,13 +137,20 @@ class TorchSession:
         slots = torch.tensor(begin, device=device)[:, None] + torch.arange(width, device=device)  # (n, q)
         extent = self.cache.aim(rows, slots)
         seen = torch.arange(extent, device=device)[None, None, None, :] <= slots[:, None, :, None]  # (n, 1, q, L)
+        positions = slots.clamp(max=self.engine.longest - 1)  # only padding can lie beyond the last position
         hidden = self.engine.policy.decoder(
-            input_ids=padded, position_ids=slots, attention_mask=seen, past_key_values=self.cache, use_cache=True
+            input_ids=padded, position_ids=positions, attention_mask=seen, past_key_values=self.cache, use_cache=True
         ).last_hidden_state
         for row, tokens in zip(rows, ids, strict=True):
             self.read[row] = len(tokens)
         last = torch.tensor([len(tokens) - 1 for tokens in new], device=device)
         return hidden[torch.arange(len(rows), device=device), last]  # type: ignore[no-any-return]
+
+
+def _unlisted_kinds(config: Any) -> list[str]:
+    """Kind of all layers of a model that does not list them: Mistral's config, for one, only sets ``sliding_window``."""
+    window = getattr(config, "sliding_window", None)
+    return ["full_attention" if window is None or window >= config.max_position_embeddings else "sliding_attention"]
 
 
 def _draw(logits: torch.Tensor, u: torch.Tensor, temperature: float) -> tuple[list[int], list[float]]:
@@ -178,7 +191,7 @@ class _SlotCache(Cache):
         rows, slots, extent = self.target
         buffer = buffers[layer]
         if buffer is None or buffer.shape[2] < extent:
-            n, heads, _, size = new.shape
+            heads, size = new.shape[1], new.shape[3]
             grown = new.new_zeros(self.rows, heads, max(32, 2 * extent), size)
             if buffer is not None:
                 grown[:, :, : buffer.shape[2]] = buffer

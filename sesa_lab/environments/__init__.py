@@ -4,7 +4,8 @@
 contract in ``contract.Environment``.
 """
 
-from sesa_lab.environments.contract import Environment, check
+from sesa_lab.environments.check import check
+from sesa_lab.environments.contract import Environment
 from sesa_lab.environments.registry import describe, make, names
 
 __all__ = ["Environment", "check", "describe", "make", "names"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,19 +42,27 @@ class Job:
     folder: Path
 
 
-def execute(jobs: Sequence[Job], workers: int | None = None, title: str = "training") -> None:
+def execute(
+    jobs: Sequence[Job],
+    workers: int | None = None,
+    title: str = "training",
+    watch: Callable[[], None] | None = None,
+) -> None:
     """Bring every job to its last step; finished ones are left alone, half-done ones go on from their checkpoint.
 
     Args:
         jobs: runs to be had; their order does not change any result.
         workers: processes side by side; None: one a core.
         title: text of the progress bar (on stderr).
+        watch: called about every two seconds while runs are under way, and once at the end, e.g. ``live.LiveCurves``.
 
     Raises:
         InputError: some jobs failed; the others are complete. Names the first failure and how to try again.
     """
     todo = [job for job in jobs if not _finished(job.folder)]
     if not todo:
+        if watch is not None:
+            watch()
         return
     workers = min(workers or os.cpu_count() or 1, len(todo))
     context = multiprocessing.get_context("spawn")
@@ -64,7 +73,7 @@ def execute(jobs: Sequence[Job], workers: int | None = None, title: str = "train
         tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar,
     ):
         futures = {pool.submit(_run, job): job for job in sorted(todo, key=lambda job: -_weight(job.config))}
-        failures = _watch(futures, reports, bar)
+        failures = _wait(futures, reports, bar, watch)
     if failures:
         job, reason = failures[0]
         raise InputError(
@@ -76,11 +85,15 @@ def execute(jobs: Sequence[Job], workers: int | None = None, title: str = "train
 _FORMAT = "{desc}: {percentage:3.0f}% |{bar:24}| {elapsed} gone, {remaining} left{postfix}"
 
 
-def _watch(futures: dict[Future[str | None], Job], reports: Any, bar: Any) -> list[tuple[Job, str]]:
+def _wait(
+    futures: dict[Future[str | None], Job], reports: Any, bar: Any, watch: Callable[[], None] | None
+) -> list[tuple[Job, str]]:
     pending, failures, done = set(futures), [], 0
     while pending:
-        finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+        finished, pending = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
         _drain(reports, bar)
+        if watch is not None:
+            watch()
         for future in finished:
             error = future.exception()
             reason = str(error) or type(error).__name__ if error is not None else future.result()
@@ -93,11 +106,11 @@ def _watch(futures: dict[Future[str | None], Job], reports: Any, bar: Any) -> li
 
 
 def _drain(reports: Any, bar: Any) -> None:
-    while True:
-        try:
-            bar.update(reports.get_nowait())
-        except queue.Empty:
-            return
+    done = 0
+    with contextlib.suppress(queue.Empty):
+        while True:
+            done += reports.get_nowait()
+    bar.update(done)
 
 
 def _weight(config: Config) -> int:

@@ -48,7 +48,7 @@ def jobs_for(arms: Sequence[Arm], seeds: Sequence[int], base: Sections, folder: 
     jobs = []
     for seed in seeds:
         for arm in arms:
-            config = Config.build(**_merge(base, arm.changes, _seeded(base, arm, seed)))
+            config = Config.build(None, **_merge(base, arm.changes, _seeded(base, arm, seed)))
             jobs.append(Job(arm.name, seed, config, folder / f"{arm.name}-s{seed}-{digest(config)}"))
     return jobs
 
@@ -75,7 +75,10 @@ def read(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[runs.Run]]:
 
 
 def _seeded(base: Sections, arm: Arm, seed: int) -> Sections:
-    options = {**base.get("environment", {}).get("options", {}), **arm.changes.get("environment", {}).get("options", {})}
+    options = {
+        **base.get("environment", {}).get("options", {}),
+        **arm.changes.get("environment", {}).get("options", {}),
+    }
     return {"environment": {"options": {**options, "seed": seed}}, "run": {"seed": seed}}
 
 

@@ -19,11 +19,19 @@ SEQUENTIAL = Arm(
     "sequential", {"sampler": {"name": "sequential"}, "update": {"repeats": "zero", "correction": "asymmetric"}}
 )  # fmt: skip
 
+LABELS = {
+    "parallel": "parallel",
+    "parallel-novelty": "parallel + novelty",
+    "sequential-paper": "sequential, paper's rule",
+    "sequential": "sequential, asymmetric + novelty",
+}
+"""What charts call the headline arms."""
+
 HEADLINE = (PARALLEL, PARALLEL_NOVELTY, SEQUENTIAL_PAPER, SEQUENTIAL)
 
 SEARCH_SEEDS = (100, 101)
-SEARCH_GRID = (3e-4, 1e-3, 3e-3)
-BASE = {"run": {"steps": 150, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50}, "sampler": {"group_size": 16}}
+SEARCH_GRID = (1e-4, 3e-4, 1e-3)
+BASE = {"run": {"steps": 150, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50}, "sampler": {"group_size": 16, "max_tokens": 8}}
 
 EXPONENTS = (1.0, 1.5, 2.0, 3.0)
 AXIS = (PARALLEL, PARALLEL_NOVELTY, SEQUENTIAL)

@@ -61,6 +61,12 @@ def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     return arms.revival(collapsed(folder, seeds, steps), steps, folder / "revival")
 
 
+def execute_all(folder: Path, seeds: Sequence[int], steps: int, workers: int | None = None) -> None:
+    """All runs of the two notebooks, what is missing of them."""
+    execute(headline(folder, seeds, steps), workers, "training, 1 of 2")
+    execute(revived(folder, seeds, steps), workers, "reviving, 2 of 2")
+
+
 def _none(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     return []
 

@@ -40,7 +40,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return torch.device(next(self.model.parameters()).device)
 
     @property
     def decoder(self) -> Any:
@@ -70,11 +70,15 @@ def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, An
         InputError: no such model, a folder without weights or tokenizer, a lab policy made for another environment.
     """
     folder = resolve(config.model, environment, options)
+    card = _card(folder)
+    if card is not None and card["environment"] != environment:
+        raise InputError(f"{folder} is a lab policy for environment {card['environment']!r}, not for {environment!r}")
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
     model, tokenizer = _read(folder, getattr(torch, config.dtype), device)
-    card = _card(folder)
     if card is None and not tokenizer.chat_template:
         raise InputError(f"{folder}: its tokenizer has no chat template; use an instruct model, or a lab policy")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{folder}: its tokenizer names no eos_token; answers could not end")
     _check_head(folder, model)
     model = _with_adapter(model, config, seed)
     stops = (tokenizer.eos_token_id,)
@@ -85,9 +89,8 @@ def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:
     """A folder, or a Hub name, for what the user wrote."""
     if name == "lab":
         return str(lab_policy_for(environment, options))
-    if (POLICIES / name / "config.json").is_file():
-        return str(POLICIES / name)
-    path = Path(name).expanduser()
+    shipped = {p.name: p for p in POLICIES.iterdir() if p.is_dir()} if POLICIES.is_dir() else {}
+    path = shipped.get(name, Path(name).expanduser())
     if path.is_dir():
         weights = list(path.glob("*.safetensors"))
         missing = [f for f in ("config.json", "tokenizer.json") if not (path / f).is_file()]
@@ -98,8 +101,9 @@ def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:
             )
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        known = sorted(p.name for p in POLICIES.iterdir() if p.is_dir()) if POLICIES.is_dir() else []
-        raise InputError(f"no model {name!r}: neither a folder nor OWNER/NAME on the Hub; {suggest(name, ['lab', *known])}")
+        raise InputError(
+            f"no model {name!r}: neither a folder nor OWNER/NAME on the Hub; {suggest(name, ['lab', *shipped])}"
+        )
     return name
 
 
@@ -123,17 +127,23 @@ def lab_policy_for(environment: str, options: Mapping[str, Any]) -> Path:
 
 def _card(folder: str) -> dict[str, Any] | None:
     path = Path(folder) / CARD
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}; restore it from a copy") from error
 
 
 def _read(folder: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         return model.to(device), tokenizer
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"model {folder} cannot be loaded on {device}: {first}") from error
+    except Exception as error:  # safetensors, tokenizers and torch without CUDA each raise a kind of their own
+        raise InputError(f"model {folder} cannot be loaded on {device}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_head(folder: str, model: Any) -> None:
@@ -143,21 +153,47 @@ def _check_head(folder: str, model: Any) -> None:
         whole = model(ids).logits
         parts = model.get_output_embeddings()(model.get_decoder()(ids).last_hidden_state)
     if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-4):
-        raise InputError(f"model {folder} transforms its logits after the output layer; such models are not supported yet")
+        raise InputError(
+            f"model {folder} transforms its logits after the output layer; such models are not supported yet"
+        )
 
 
 def _with_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
-    if config.adapter:
-        if not (Path(config.adapter) / "adapter_config.json").is_file():
-            raise InputError(f"policy.adapter = {config.adapter!r}: no adapter_config.json there; name a checkpoint folder")
-        return PeftModel.from_pretrained(model, config.adapter, is_trainable=True)
-    targets: Any = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    with torch.random.fork_rng():  # peft draws first weights from the global generator, also where it then reads others
+        torch.manual_seed(torch_seed(seed, "lora"))
+        return _read_adapter(model, config.adapter) if config.adapter else _fresh_adapter(model, config)
+
+
+def _read_adapter(model: Any, folder: str) -> Any:
+    missing = [f for f in ("adapter_config.json", "adapter_model.safetensors") if not (Path(folder) / f).is_file()]
+    if missing:
+        raise InputError(f"policy.adapter = {folder!r}: no {' and no '.join(missing)} there; name a checkpoint folder")
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except Exception as error:  # json, safetensors, peft and torch each raise a kind of their own
+        raise InputError(f"policy.adapter = {folder!r} is damaged or of another model: {_first_line(error)}") from error
+
+
+def _fresh_adapter(model: Any, config: PolicyConfig) -> Any:
+    targets: Any = config.lora_targets
+    if targets != "all-linear":
+        targets = [name.strip() for name in targets.split(",")]
+        for target in targets:
+            _check_target(model, target, f"policy.lora_targets = {config.lora_targets!r}")
     lora = LoraConfig(
         r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(torch_seed(seed, "lora"))
-        try:
-            return get_peft_model(model, lora)
-        except ValueError as error:
-            raise InputError(f"policy.lora_targets = {config.lora_targets!r}: {error}") from error
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        raise InputError(f"policy.lora_targets = {config.lora_targets!r}: {error}") from error
+
+
+def _check_target(model: Any, target: str, label: str) -> None:
+    """Refuse what peft would accept in silence: a name that fits nothing beside one that fits, and a tied matrix."""
+    found = [module for name, module in model.named_modules() if target and f".{name}".endswith(f".{target}")]
+    if not found:
+        raise InputError(f"{label}: the model has no module {target!r}")
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    if first.weight is last.weight and any(module is first or module is last for module in found):
+        raise InputError(f"{label}: {target!r} is one matrix for input and output here; LoRA cannot be merged into it")

@@ -20,11 +20,13 @@ def merged(model: Any) -> Iterator[None]:
     Args:
         model: a peft model with LoRA layers.
     """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    layers: list[tuple[str, Any]] = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    ]
     kept = [layer.get_base_layer().weight.detach().clone() for _, layer in layers]
     with torch.no_grad():
         for _, layer in layers:
-            layer.merge()  # type: ignore[operator]
+            layer.merge()
     for name, layer in layers:  # the plain linear layers in their places: no adapter code on the way of a token
         model.set_submodule(name, layer.get_base_layer())
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,9 @@ STOP = "<|end|>"
 PAD = "<|pad|>"
 
 
-def pretrain(environment: Any, folder: Path, config: PretrainConfig, progress: Callable[[int, float], None]) -> dict[str, Any]:
+def pretrain(
+    environment: Any, folder: Path, config: PretrainConfig, progress: Callable[[int, float], None]
+) -> dict[str, Any]:
     """Train a lab policy for ``environment`` and save it to ``folder``; returns what the model card says.
 
     Args:
@@ -45,6 +48,7 @@ def pretrain(environment: Any, folder: Path, config: PretrainConfig, progress: C
         raise InputError(f"--out {folder} exists already; choose another folder or remove it")
     if config.hidden % 32:
         raise InputError(f"hidden = {config.hidden}: expected a multiple of 32 (the head size)")
+    torch.set_num_threads(1)  # the weights depend on it in their last bits
     tokenizer = _tokenizer(environment, config)
     model = _model(tokenizer, config)
     documents = _Documents(environment, tokenizer, config)
@@ -52,7 +56,8 @@ def pretrain(environment: Any, folder: Path, config: PretrainConfig, progress: C
     card = _evaluate(model, documents, config) | {"train_loss": round(float(np.mean(losses[-50:])), 4)}
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return _write_card(folder, environment, config, card, sum(p.numel() for p in model.parameters()))
+    card["parameters"] = sum(p.numel() for p in model.parameters())
+    return write_card(folder, environment, config, card)
 
 
 def _tokenizer(environment: Any, config: PretrainConfig) -> PreTrainedTokenizerFast:
@@ -125,7 +130,9 @@ def _padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     return torch.tensor([list(row) + [fill] * (width - len(row)) for row in rows])
 
 
-def _train(model: Any, documents: _Documents, config: PretrainConfig, progress: Callable[[int, float], None]) -> list[float]:
+def _train(
+    model: Any, documents: _Documents, config: PretrainConfig, progress: Callable[[int, float], None]
+) -> list[float]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps + 1)
     losses = []
@@ -143,37 +150,50 @@ def _train(model: Any, documents: _Documents, config: PretrainConfig, progress: 
 
 
 @torch.no_grad()
-def _evaluate(model: Any, documents: _Documents, config: PretrainConfig) -> dict[str, float]:
+def _evaluate(model: Any, documents: _Documents, config: PretrainConfig) -> dict[str, Any]:
     """Loss on documents never trained on (their own stream), nats a token."""
     batches = [documents.batch(stream(config.seed, "pretrain", 2, i)) for i in range(8)]
     losses = [float(model(input_ids=ids, labels=labels).loss) for ids, labels in batches]
     return {"held_out_loss": round(float(np.mean(losses)), 4)}
 
 
-def _write_card(
-    folder: Path, environment: Any, config: PretrainConfig, measured: dict[str, float], parameters: int
-) -> dict[str, Any]:
-    options = {k: v for k, v in environment.options.items() if k in environment.policy_options}
+def write_card(folder: Path, environment: Any, config: PretrainConfig, measured: dict[str, Any]) -> dict[str, Any]:
+    """Write ``sesa_lab.json`` (read by ``load_policy``) and the model card ``README.md`` beside the weights."""
     card: dict[str, Any] = {
         "environment": environment.name,
-        "options": options,
+        "options": {k: environment.options[k] for k in environment.policy_options},
+        "made_with": environment.options,
         "pretrain": asdict(config),
-        "parameters": parameters,
         **measured,
         "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
     }
     (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
-    settings = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items())
-    chosen = " ".join(f"--option {k}={v}" for k, v in options.items())
-    (folder / "README.md").write_text(
-        f"# {folder.name}\n\nA lab policy of sesa_lab: a Qwen2-architecture causal language model of {parameters:,}"
-        f" parameters, trained from scratch on documents drawn from the environment's own prior. It knows the places of one"
-        f" hierarchy, how to answer with one of them and how to go on listing distinct ones; it has never seen a treasure."
-        f" It is a teaching object and knows no language.\n\n"
-        f"| | |\n|---|---|\n| environment | `{environment.name}` {json.dumps(options)} |\n"
-        f"| held-out loss | {measured['held_out_loss']} nats a token |\n| training loss | {measured['train_loss']} |\n"
-        f"| sha256 of model.safetensors | `{card['sha256']}` |\n\n"
-        f"Made by (about two minutes on one CPU core):\n\n"
-        f"    sesa-lab pretrain --environment {environment.name} {chosen} {settings} --out data/policies/{folder.name}\n"
-    )
+    settings = [f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items()]
+    options = [f"--option {k}={v}" for k, v in environment.options.items()]
+    command = textwrap.fill(" ".join(["sesa-lab pretrain --environment", environment.name, *options, *settings]), 110,
+                            break_on_hyphens=False, break_long_words=False).replace("\n", " \\\n      ")  # fmt: skip
+    text = _CARD.format(name=folder.name, command=command, hash=card["sha256"], **card)
+    (folder / "README.md").write_text(text)
     return card
+
+
+_CARD = """# {name}
+
+A lab policy of sesa_lab: a Qwen2-architecture causal language model of {parameters:,} parameters, trained from scratch on
+documents drawn from the environment's own prior. It knows the places of one hierarchy, how to answer with one of them and how
+to go on listing distinct ones; it has never seen a treasure. It is a teaching object and knows no language.
+
+| | |
+|---|---|
+| environment | `{environment}` |
+| options it was made for | `{options}` |
+| data | each document: one task prompt, then distinct answers drawn from the prior without replacement |
+| loss on documents never trained on | {held_out_loss} nats a token |
+| loss on the last 50 training batches | {train_loss} nats a token |
+| sha256 of model.safetensors | `{hash}` |
+
+Made by (two to three minutes on one CPU core):
+
+    {command} \\
+      --out data/policies/{name}
+"""

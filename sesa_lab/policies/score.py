@@ -63,21 +63,23 @@ def pack(contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
         raise ValueError("pack: expected as many non-empty contexts as completions")
     full = [(*context, *completion) for context, completion in zip(contexts, completions, strict=True)]
     order = sorted(range(len(full)), key=lambda s: full[s])
-    rows: list[tuple[int, ...]] = []
+    packed: list[tuple[int, ...]] = []
     row_of = [0] * len(full)
     for s in reversed(order):  # in lexicographic order a prefix stands right before what continues it
-        if not rows or rows[-1][: len(full[s])] != full[s]:
-            rows.append(full[s])
-        row_of[s] = len(rows) - 1
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for r, row in enumerate(rows):
-        ids[r, : len(row)] = torch.tensor(row)
-    row, column, sequence = [], [], []
+        if not packed or packed[-1][: len(full[s])] != full[s]:
+            packed.append(full[s])
+        row_of[s] = len(packed) - 1
+    ids = torch.zeros(len(packed), max(map(len, packed)), dtype=torch.long)
+    for r, tokens in enumerate(packed):
+        ids[r, : len(tokens)] = torch.tensor(tokens)
+    row: list[int] = []
+    column: list[int] = []
+    sequence: list[int] = []
     for s, (context, completion) in enumerate(zip(contexts, completions, strict=True)):
         row += [row_of[s]] * len(completion)
         column += range(len(context), len(context) + len(completion))
         sequence += [s] * len(completion)
-    return Rows(ids, torch.tensor(row), torch.tensor(column), torch.tensor(sequence), sum(map(len, rows)))
+    return Rows(ids, torch.tensor(row), torch.tensor(column), torch.tensor(sequence), sum(map(len, packed)))
 
 
 def token_logprobs(policy: Policy, rows: Rows, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ that asks for one more, different answer.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ FOLDER = Path(__file__).parent
 _MARK = "\u2063answer\u2063"  # stands for an answer while a chat template is rendered
 
 
-@lru_cache(maxsize=None)
+@cache
 def template(form: str, name: str) -> str:
     """The text of ``<form>/<name>.txt``, without its final line break."""
     path = FOLDER / form / f"{name}.txt"
     if not path.is_file():
-        raise InputError(f"no prompt template {form}/{name}.txt in {FOLDER}; add the file to use this environment there")
+        raise InputError(
+            f"no prompt template {form}/{name}.txt in {FOLDER}; add the file to use this environment there"
+        )
     return path.read_text(encoding="utf-8").removesuffix("\n")
 
 

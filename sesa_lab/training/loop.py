@@ -36,7 +36,8 @@ class Trainer:
     """One run's moving parts: environment, policy, engine, optimiser, and what it has found so far."""
 
     def __init__(self, config: Config, checkpoint: Path | None = None) -> None:
-        """
+        """Make everything a step needs.
+
         Args:
             config: all settings.
             checkpoint: continue from here: adapter, optimiser and counters as they were.

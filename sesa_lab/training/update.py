@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sesa_lab.config import Config
-from sesa_lab.policies import Policy, token_logprobs
+from sesa_lab.policies import Policy, Rows, token_logprobs
 from sesa_lab.seeding import stream
 from sesa_lab.training import losses
 from sesa_lab.training.batch import Batch, make_batch
@@ -113,7 +113,7 @@ def accumulate(
             terms = terms + rule.kl_coef * kl
             report.add("kl_base", float(kl.detach().sum()))
         loss = (terms * scale[candidate]).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         report.loss += float(loss.detach())
         _record(report, members, candidate, before, weights)
         change = before - now.detach()
@@ -134,9 +134,9 @@ def _old_logprobs(policy: Policy, config: Config, candidates: Sequence[Candidate
 
 
 @torch.no_grad()
-def _reference(policy: Policy, rows: object, config: Config) -> torch.Tensor:
+def _reference(policy: Policy, rows: Rows, config: Config) -> torch.Tensor:
     with policy.model.disable_adapter():
-        return token_logprobs(policy, rows, config.sampler.temperature)[0]  # type: ignore[arg-type]
+        return token_logprobs(policy, rows, config.sampler.temperature)[0]
 
 
 def _record(
