@@ -275,7 +275,8 @@ def _report(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab.experiments import report
 
-        path = report.make(chosen.name, Path(chosen.runs), _numbers(chosen.seeds), Path(chosen.out), chosen.steps)
+        seeds = _numbers(chosen.seeds)
+        path = report.make(chosen.name, Path(chosen.runs), seeds, Path(chosen.out), chosen.steps, chosen.full)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
 
     text = "Execute a report's notebooks (training what is missing) and render them as one offline HTML file."
@@ -283,6 +284,7 @@ def _report(commands: Any) -> None:
     command.add_argument("name", choices=["path_exploration"], help="which report")
     _add_many(command)
     command.add_argument("--out", default="reports/path_exploration.html", help="HTML file (default: %(default)s)")
+    command.add_argument("--full", action="store_true", help="with the factorial and the axis of sharpness (hours)")
 
 
 def _experiment(commands: Any) -> None:

@@ -148,7 +148,7 @@ class RunConfig:
 class PretrainConfig:
     """How a lab policy is made (`sesa-lab pretrain`); not part of a run."""
 
-    steps: int = option(600, "optimiser steps", low=1)
+    steps: int = option(500, "optimiser steps", low=1)
     batch: int = option(32, "documents a step", low=1)
     answers: int = option(24, "distinct answers a document", low=1)
     learning_rate: float = option(3e-3, "peak step size of AdamW, one-cycle schedule", above=0.0)
@@ -221,7 +221,7 @@ class Config:
     run: RunConfig = RunConfig()
 
     @staticmethod
-    def build(preset: str | None = None, **sections: Mapping[str, Any]) -> Config:
+    def build(preset: str | None = None, /, **sections: Mapping[str, Any]) -> Config:
         """A validated config: defaults, then the preset, then ``sections``, e.g. ``sampler={"name": "sequential"}``.
 
         Raises:

@@ -188,6 +188,37 @@ def bars(
     return _finish(figure, title, _caption(caption, seeds, bands), height=20 + 46 * len(names), top=50)
 
 
+def axis(along: pd.DataFrame, label: str, x: str, caption: str | None = None, reference: float = 1.0) -> go.Figure:
+    """Estimates with intervals along one axis of an experiment, one line an arm; a dotted line at ``reference``.
+
+    Args:
+        along: columns arm, ``x``, mean, low, high, n; one row an (arm, x).
+        label: what is measured, title of the figure and of its axis.
+    """
+    _need(along, "arm", x, "mean", "low", "high", "n")
+    figure = go.Figure()
+    for i, (arm, part) in enumerate(along.groupby("arm", sort=False)):
+        rows = part.sort_values(x)
+        figure.add_scatter(
+            x=rows[x].to_numpy(dtype=float)
+            * (1 + 0.012 * (i - 1)),  # side by side, so that bars do not hide each other
+            y=rows["mean"].to_numpy(dtype=float),
+            error_y={
+                "type": "data",
+                "array": (rows["high"] - rows["mean"]).to_numpy(dtype=float),
+                "arrayminus": (rows["mean"] - rows["low"]).to_numpy(dtype=float),
+            },
+            name=escape(arm),
+            line={"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i % len(DASHES)], "width": 2},
+            customdata=[html.escape(text(r.mean, r.low, r.high, int(r.n))) for r in rows.itertuples(index=False)],
+            hovertemplate=f"{escape(x)} %{{x:.2g}}<br>%{{customdata}}",
+        )
+    figure.add_hline(y=reference, line={"dash": "dot", "width": 1, "color": "gray"})
+    figure.update_xaxes(title=escape(x))
+    figure.update_yaxes(title=escape(label))
+    return _finish(figure, label, _caption(caption, None, "bars: 95 % t interval over seeds"), height=330)
+
+
 def tree(
     hierarchy_paths: Sequence[str],
     frames: Mapping[str, pd.DataFrame],

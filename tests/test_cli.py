@@ -245,7 +245,8 @@ def evaluation(out: str) -> list[list[str]]:
 def test_train_then_resume_then_evaluate(trained: Path, call: Call, tmp_path: Path) -> None:
     run = runs.load(trained)
     assert run.finished and len(run.steps) == 2 and len(run.rollouts) == 12
-    content = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file() and path.name != ".lock"}
+    kept = [path for path in trained.rglob("*") if path.is_file() and path.name not in (".lock", "environment.json")]
+    content = {path: path.read_bytes() for path in kept}
 
     code, out, _ = call("resume", trained)
     assert code == 0 and f"{trained}: coverage is coverage@64" in out

@@ -59,6 +59,8 @@ def execute(
     Raises:
         InputError: some jobs failed; the others are complete. Names the first failure and how to try again.
     """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers = {workers}: expected at least 1, or none for one a core")
     todo = [job for job in jobs if not _finished(job.folder)]
     if not todo:
         if watch is not None:

@@ -54,12 +54,18 @@ def jobs_for(arms: Sequence[Arm], seeds: Sequence[int], base: Sections, folder: 
 
 
 def digest(config: Config) -> str:
-    """Eight hexadecimal digits of the config's content."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+    """Eight hexadecimal digits of the config's content.
+
+    Of a starting adapter's path only the run, ``checkpoints`` and the step count: the same run seen from another folder
+    is the same. What the run itself was is in its own name's digest.
+    """
+    content = config.to_dict()
+    content["policy"]["adapter"] = "/".join(Path(config.policy.adapter).parts[-3:])
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def read(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[runs.Run]]:
-    """Evaluations of all jobs as one tidy table with ``arm`` and ``seed``, and the runs in the jobs' order.
+    """Evaluations of all jobs as one tidy table with ``arm``, ``seed`` and ``group`` (the folder), and their runs in order.
 
     Raises:
         InputError: a run is missing or unfinished.
@@ -70,7 +76,7 @@ def read(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[runs.Run]]:
         if not run.finished:
             raise InputError(f"{job.folder} is unfinished; run the experiment again, it continues where it stopped")
         loaded.append(run)
-        tables.append(run.evaluations.assign(arm=job.arm, seed=job.seed))
+        tables.append(run.evaluations.assign(arm=job.arm, seed=job.seed, group=job.folder.parent.name))
     return pd.concat(tables, ignore_index=True), loaded
 
 

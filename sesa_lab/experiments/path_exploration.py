@@ -8,33 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, jobs_for
 
-PARALLEL = Arm("parallel", {"sampler": {"name": "parallel"}, "update": {"repeats": "count"}})
-PARALLEL_NOVELTY = Arm("parallel-novelty", {"sampler": {"name": "parallel"}, "update": {"repeats": "zero"}})
-SEQUENTIAL_PAPER = Arm("sequential-paper", {"sampler": {"name": "sequential"}, "update": {"repeats": "count"}})
-SEQUENTIAL = Arm(
-    "sequential", {"sampler": {"name": "sequential"}, "update": {"repeats": "zero", "correction": "asymmetric"}}
-)  # fmt: skip
+SEARCH_SEEDS = (100, 101)
+SEARCH_GRID = (1e-4, 3e-4, 1e-3, 3e-3)
+BASE = {
+    "run": {"steps": 150, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50},
+    "sampler": {"group_size": 16, "max_tokens": 8},
+}
+
+PLAIN = "parallel-count-none"
+"""The arm that others are compared with, and whose policies collapse."""
 
 LABELS = {
-    "parallel": "parallel",
-    "parallel-novelty": "parallel + novelty",
-    "sequential-paper": "sequential, paper's rule",
-    "sequential": "sequential, asymmetric + novelty",
+    PLAIN: "parallel",
+    "parallel-zero-none": "parallel + novelty",
+    "sequential-count-none": "sequential, paper's rule",
+    "sequential-zero-asymmetric": "sequential + novelty, asymmetric",
+    "mixed-zero-asymmetric": "mixed + novelty, asymmetric",
 }
-"""What charts call the headline arms."""
+"""The headline arms, and what charts call them."""
 
-HEADLINE = (PARALLEL, PARALLEL_NOVELTY, SEQUENTIAL_PAPER, SEQUENTIAL)
+BEST = "mixed-zero-asymmetric"
+"""The rule that draws in sequence and did best on the search seeds: preset ``lab``."""
 
-SEARCH_SEEDS = (100, 101)
-SEARCH_GRID = (1e-4, 3e-4, 1e-3)
-BASE = {"run": {"steps": 150, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50}, "sampler": {"group_size": 16, "max_tokens": 8}}
+EXPONENTS = (1.5, 2.0, 3.0)
+"""Zipf exponents of the base policies' priors; 1 is the default, in the other experiments."""
 
-EXPONENTS = (1.0, 1.5, 2.0, 3.0)
-AXIS = (PARALLEL, PARALLEL_NOVELTY, SEQUENTIAL)
+LEARNING_RATES: dict[str, float] = {}
+"""By family, from ``sesa-lab experiment search``; see reports/LOG.md."""
 
 _RULES: dict[str, dict[str, str]] = {
     "none": {},
@@ -55,21 +60,17 @@ def factorial() -> list[Arm]:
             arms.append(_arm("parallel", repeats, rule, {}))
         arms.append(_arm("parallel", repeats, "none", {"entropy_coef": 0.02}, "entropy"))
         arms += [_arm("sequential", repeats, rule, {}) for rule in _RULES]
-        arms.append(_arm("mixed", repeats, "asymmetric", {}))
+        arms += [_arm("mixed", repeats, rule, {}) for rule in ("none", "asymmetric", "positive_only")]
     return arms
 
 
-def _arm(kind: str, repeats: str, rule: str, extra: dict[str, float], label: str = "") -> Arm:
+def _arm(kind: str, repeats: str, rule: str, extra: dict[str, Any], label: str = "") -> Arm:
     sampler: dict[str, str | float] = {"name": "sequential" if kind == "mixed" else kind}
     if kind == "mixed":
-        sampler["on_policy_fraction"] = 0.5
+        sampler["on_policy_fraction"] = 0.5  # its i.i.d. half keeps its negative advantages under every rule
+        extra = {**extra, "correction_scope": "off_policy"}
     update = {"repeats": repeats, **_RULES[rule], **extra}
     return Arm(f"{kind}-{repeats}-{label or rule}", {"sampler": sampler, "update": update})
-
-
-def renamed(arm: Arm, name: str) -> Arm:
-    """The same arm under another name."""
-    return Arm(name, arm.changes)
 
 
 def search() -> list[Arm]:
@@ -90,10 +91,23 @@ SEARCHED = (
     "sequential-zero-asymmetric",
     "sequential-zero-positive_only",
     "sequential-zero-history",
+    "mixed-zero-asymmetric",
+    "mixed-zero-positive_only",
 )
 
 
-def revival(collapsed: Sequence[Job], steps: int, folder: Path, arms: Sequence[Arm] = HEADLINE) -> list[Job]:
+def named(*names: str) -> list[Arm]:
+    """Arms of the factorial by name, in the order given."""
+    arms = {arm.name: arm for arm in factorial()}
+    return [arms[name] for name in names]
+
+
+def headline() -> list[Arm]:
+    """Plain and novelty-rewarded parallel, the paper's rule, and the rules that did best on the search seeds."""
+    return named(*LABELS)
+
+
+def revival(collapsed: Sequence[Job], steps: int, folder: Path) -> list[Job]:
     """Continue each collapsed run from its last checkpoint's adapter, once an arm; the treasures stay the same.
 
     The optimiser starts afresh in every arm alike.
@@ -101,6 +115,6 @@ def revival(collapsed: Sequence[Job], steps: int, folder: Path, arms: Sequence[A
     jobs = []
     for job in collapsed:
         last = job.folder / "checkpoints" / f"step-{job.config.run.steps:06d}"
-        base = job.config.changed(policy={"adapter": str(last)}, run={"steps": steps}).to_dict()
-        jobs += jobs_for(arms, [job.seed], base, folder)
+        base = job.config.changed(policy={"adapter": str(last.resolve())}, run={"steps": steps}).to_dict()
+        jobs += jobs_for(headline(), [job.seed], base, folder)
     return jobs

@@ -9,13 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from sesa_lab import statistics
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import path_exploration as arms
 from sesa_lab.experiments.jobs import Job, execute
 from sesa_lab.experiments.matrix import jobs_for, read
-
-MEASURES = ("accuracy", "coverage", "entropy", "valid_mass", "tokens_total")
+from sesa_lab.experiments.tables import summary
 
 
 @dataclass(frozen=True)
@@ -35,25 +33,28 @@ def _search(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 
 
 def _factorial(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
-    return jobs_for(arms.factorial(), seeds, _base(steps), folder / "factorial")
+    return jobs_for(arms.factorial(), seeds, _base(steps), folder / "path")
 
 
-def _sharpness(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
-    jobs = []
-    for exponent in arms.EXPONENTS:
-        named = [arms.renamed(arm, f"{arm.name}@{exponent:g}") for arm in arms.AXIS]
-        jobs += jobs_for(named, seeds, _base(steps, prior_exponent=exponent), folder / "sharpness")
-    return jobs
+def sharpness(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """The headline arms on base policies of ever more peaked priors."""
+    return [
+        job
+        for exponent in arms.EXPONENTS
+        for job in jobs_for(
+            arms.headline(), seeds, _base(steps, prior_exponent=exponent), folder / f"zipf-{exponent:g}"
+        )
+    ]
 
 
 def headline(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
-    """The four arms of the demo: plain and novelty-rewarded parallel, the paper's rule, our best rule."""
-    return jobs_for(arms.HEADLINE, seeds, _base(steps), folder / "headline")
+    """The arms of the demo; their runs are shared with the factorial."""
+    return jobs_for(arms.headline(), seeds, _base(steps), folder / "path")
 
 
 def collapsed(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     """The plain parallel runs, whose last policies are revived."""
-    return jobs_for([arms.PARALLEL], seeds, _base(steps), folder / "headline")
+    return jobs_for(arms.named(arms.PLAIN), seeds, _base(steps), folder / "path")
 
 
 def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
@@ -74,7 +75,7 @@ def _none(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 STAGES = {
     "search": Stage(_none, _search),
     "factorial": Stage(_none, _factorial),
-    "sharpness": Stage(_none, _sharpness),
+    "sharpness": Stage(_none, sharpness),
     "headline": Stage(_none, headline),
     "revival": Stage(collapsed, revived),
 }
@@ -93,15 +94,7 @@ def run(name: str, folder: Path, seeds: Sequence[int], steps: int, workers: int 
     jobs = stage.jobs(folder, seeds, steps)
     execute(jobs, workers, name)
     evaluations, _ = read(jobs)
-    found = summary(evaluations[evaluations["step"] == steps])
+    last = evaluations[evaluations["step"] == steps]
+    found = pd.concat({group: summary(part) for group, part in last.groupby("group", sort=False)})
     print(found.to_string())
     return found
-
-
-def summary(last: pd.DataFrame) -> pd.DataFrame:
-    """Arms x measures, each 'mean [low, high] (n)' over seeds."""
-    rows = {
-        arm: {name: statistics.text(*statistics.mean_interval(part[name])) for name in MEASURES}
-        for arm, part in last.groupby("arm", sort=False)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")

@@ -70,6 +70,8 @@ def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, An
         InputError: no such model, a folder without weights or tokenizer, a lab policy made for another environment.
     """
     folder = resolve(config.model, environment, options)
+    if config.adapter:
+        _check_adapter(config.adapter)  # before the weights are read, which may take minutes
     card = _card(folder)
     if card is not None and card["environment"] != environment:
         raise InputError(f"{folder} is a lab policy for environment {card['environment']!r}, not for {environment!r}")
@@ -164,10 +166,13 @@ def _with_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
         return _read_adapter(model, config.adapter) if config.adapter else _fresh_adapter(model, config)
 
 
-def _read_adapter(model: Any, folder: str) -> Any:
+def _check_adapter(folder: str) -> None:
     missing = [f for f in ("adapter_config.json", "adapter_model.safetensors") if not (Path(folder) / f).is_file()]
     if missing:
         raise InputError(f"policy.adapter = {folder!r}: no {' and no '.join(missing)} there; name a checkpoint folder")
+
+
+def _read_adapter(model: Any, folder: str) -> Any:
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=True)
     except Exception as error:  # json, safetensors, peft and torch each raise a kind of their own

@@ -79,6 +79,7 @@ def random_pairs(seed: int) -> Pairs:
     return found
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_packed_equals_one_by_one(temperature: float) -> None:
     policy = tiny_policy(layers=2)

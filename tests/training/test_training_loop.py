@@ -55,24 +55,30 @@ def settings(**update: Any) -> Config:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["parallel", "sequential"])
-def test_grpo_learns_three_arms(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A fixed seed: passes or fails the same each time on one machine. Rewards are means over 64 candidates, each within
-    # [0, 1], so their standard error is below 0.07; the rise asked for is several times that.
+@pytest.mark.parametrize(("sampler", "correction"), [("parallel", "none"), ("sequential", "asymmetric")])
+def test_grpo_learns_three_arms(sampler: str, correction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one answer given the task alone is worth, exactly: some 0.14 at first, 1 at best.
+
+    A fixed seed: the same numbers each time on one machine (0.79 and 0.81 when written).
+    """
     monkeypatch.setitem(registry.REGISTRY, "path_exploration", (PathExplorationOptions, ThreeArms))
-    trainer = Trainer(
-        Config.build(
-            sampler={"name": sampler, "group_size": 16},
-            update={"learning_rate": 5e-3},
-            run={"groups": 4, "steps": 15, "coverage_k": 4},
-        )
+    config = Config.build(
+        sampler={"name": sampler, "group_size": 16},
+        update={"learning_rate": 5e-3, "correction": correction},
+        run={"groups": 4, "steps": 15, "coverage_k": 4},
     )
-    before, _ = trainer.evaluate(0)
+    trainer = Trainer(config)
+
+    def worth(number: int) -> float:
+        _, rows = trainer.evaluate(number)
+        return sum(trainer.environment.pay.get(row["strategy"], 0.0) * row["probability"] for row in rows)
+
+    before = worth(0)
     rewards = [trainer.step(number)[0]["reward"] for number in range(1, 16)]
-    after, _ = trainer.evaluate(15)
-    print("REWARDS", sampler, rewards, before, after)
-    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.3
-    assert after["accuracy"] > before["accuracy"] + 0.3
+    assert worth(15) > before + 0.4
+    if sampler == "parallel":  # drawn from what is trained; later answers of a sequence are not
+        # Means over 192 candidates of rewards within [0, 1]: standard errors of at most 0.5 / sqrt(192) = 0.036.
+        assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.3
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,195 @@
+"""Tables and sentences of the Path Exploration reports, computed from evaluations alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from sesa_lab import plots, runs, statistics
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.experiments.path_exploration import LABELS, PLAIN
+
+MEASURES = ("accuracy", "coverage", "entropy", "valid_mass", "tokens_total")
+GOALS = {"novelty": 1.6, "plain": 1.3, "revival": 1.4, "accuracy lost": 0.03}
+"""Ratios of coverage that were called a success before any run, from our own pilot."""
+
+
+def summary(last: pd.DataFrame) -> pd.DataFrame:
+    """Arms x measures, each 'mean [low, high] (n)' over seeds."""
+    rows = {
+        arm: {name: statistics.text(*statistics.mean_interval(part[name])) for name in MEASURES}
+        for arm, part in last.groupby("arm", sort=False)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def table(evaluations: pd.DataFrame, step: int) -> pd.DataFrame:
+    """Arms x measures at ``step``, and at step 0 as the row 'before', each 'mean [low, high] (n)' over seeds."""
+    k = int(evaluations["coverage_k"].iloc[0])
+    before = evaluations[(evaluations["step"] == 0) & (evaluations["arm"] == evaluations["arm"].iloc[0])]
+    rows = pd.concat([before.assign(arm="before"), evaluations[evaluations["step"] == step]])
+    found = summary(rows).rename(columns={"coverage": f"coverage@{k}", "entropy": "entropy (nats)"})
+    return found.rename(index=LABELS).rename_axis("arm")
+
+
+def labelled(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The table with arms under the names that charts show."""
+    return evaluations.assign(arm=evaluations["arm"].replace(LABELS))
+
+
+def source(jobs: Sequence[Job], loaded: Sequence[runs.Run], bands: str = plots.BANDS) -> str:
+    """The caption that names a figure's runs, commit, configs and seeds."""
+    rows = [
+        {"run": job.folder.name, "commit": _commit(run), "config": LABELS.get(job.arm, job.arm), "seed": job.seed}
+        for job, run in zip(jobs, loaded, strict=True)
+    ]
+    return plots.provenance(rows, bands)
+
+
+def ratios(
+    evaluations: pd.DataFrame, reference: str, column: str, budget: str = "step", at: float | None = None
+) -> pd.DataFrame:
+    """Each arm's ``column`` over the reference arm's, paired by seed, with a 95 % interval.
+
+    Args:
+        evaluations: tidy, with arm, seed, step, tokens_total.
+        reference: the arm that is 1.
+        column: a measure > 0.
+        budget: ``step`` (equal candidates) or ``tokens_total`` (equal sampled tokens; curves are read by interpolation).
+        at: the budget; None: the largest that every run reached.
+
+    Returns:
+        Columns arm, mean (geometric mean ratio), low, high, n.
+    """
+    limit = evaluations.groupby(["arm", "seed"])[budget].max().min() if at is None else at
+    values = {
+        arm: {seed: statistics.at_tokens(run, budget, column, float(limit)) for seed, run in part.groupby("seed")}
+        for arm, part in evaluations.groupby("arm", sort=False)
+    }
+    rows = [
+        {"arm": arm, **statistics.paired_ratio(found, values[reference])._asdict()} for arm, found in values.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def costs(jobs: Sequence[Job], loaded: Sequence[runs.Run], tokens: pd.DataFrame) -> pd.DataFrame:
+    """What each arm cost a step (medians over its first seed's steps), beside its coverage ratio at equal tokens."""
+    steps = {LABELS.get(job.arm, job.arm): run.steps for job, run in reversed(list(zip(jobs, loaded, strict=True)))}
+    rows = {
+        row.arm: {
+            "coverage over parallel's, equal tokens": statistics.text(row.mean, row.low, row.high, int(row.n)),
+            "draw (s)": f"{steps[row.arm]['seconds_draw'].median():.2f}",
+            "update (s)": f"{steps[row.arm]['seconds_update'].median():.2f}",
+            "tokens drawn": f"{steps[row.arm]['tokens_sampled'].median():.0f}",
+            "tokens read beside": f"{steps[row.arm]['tokens_prefilled'].median():.0f}",
+        }
+        for row in tokens.itertuples(index=False)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm, a step")
+
+
+def claims(evaluations: pd.DataFrame, step: int) -> pd.DataFrame:
+    """Each arm beside the goal that was set before the runs: coverage over plain parallel's, accuracy against it."""
+    found = ratios(evaluations, PLAIN, "coverage").set_index("arm")
+    last = evaluations[evaluations["step"] == step]
+    accuracy = {arm: part.set_index("seed")["accuracy"] for arm, part in last.groupby("arm")}
+    rows = {}
+    for arm, row in found.iterrows():
+        if arm == PLAIN:
+            continue
+        goal = GOALS["novelty" if "zero" in str(arm) else "plain"]
+        control = str(arm).startswith("parallel")
+        lost = statistics.paired_difference(accuracy[arm], accuracy[PLAIN])
+        rows[LABELS.get(str(arm), arm)] = {
+            "coverage over plain parallel's": statistics.text(row["mean"], row["low"], row["high"], int(row["n"])),
+            "goal": "control" if control else f">= {goal}",
+            "verdict": "control" if control else verdict(row, goal),
+            "accuracy minus plain parallel's": statistics.text(*lost),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def revivals(evaluations: pd.DataFrame, step: int) -> pd.DataFrame:
+    """Each future of the dead policies beside the goal: coverage over the dead policy's, accuracy gained or lost."""
+    rows = {}
+    for row in growth(evaluations, "coverage", step).itertuples(index=False):
+        part = evaluations[evaluations["arm"] == row.arm]
+        last, first = (part[part["step"] == s].set_index("seed")["accuracy"] for s in (step, 0))
+        ratio = {"mean": row.mean, "low": row.low, "high": row.high}
+        rows[LABELS.get(row.arm, row.arm)] = {
+            "coverage over the dead policy's": statistics.text(row.mean, row.low, row.high, int(row.n)),
+            "goal": f">= {GOALS['revival']}",
+            "verdict": verdict(ratio, GOALS["revival"]),
+            "accuracy gained": statistics.text(*statistics.paired_difference(last, first)),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("future")
+
+
+def along_axis(evaluations: pd.DataFrame, reference: str, step: int) -> pd.DataFrame:
+    """Ratios to ``reference`` in every group 'zipf-a', with the exponent a: columns arm, exponent, mean, low, high, n."""
+    last = evaluations[evaluations["step"] == step]
+    parts = [
+        labelled(ratios(part, reference, "coverage")).assign(exponent=float(str(group).removeprefix("zipf-")))
+        for group, part in last.groupby("group", sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def axis_table(along: pd.DataFrame) -> pd.DataFrame:
+    """The ratios of ``along_axis`` as text, arms x exponents."""
+    text = [statistics.text(row.mean, row.low, row.high, int(row.n)) for row in along.itertuples(index=False)]
+    return along.assign(text=text).pivot_table(
+        index="arm", columns="exponent", values="text", aggfunc="first", sort=False
+    )
+
+
+def verdict(ratio: Mapping[str, Any], goal: float) -> str:
+    """One word on a ratio with interval against the ratio that would count: reproduced, partly, or not shown."""
+    if not math.isfinite(ratio["low"]):
+        return "no interval"
+    if ratio["low"] > 1.0:
+        return "reproduced" if ratio["mean"] >= goal else "partly (smaller)"
+    return "refuted here" if ratio["high"] < 1.0 else "not shown"
+
+
+def _commit(run: runs.Run) -> str:
+    git = run.environment.get("git") or {}
+    return str(git.get("commit") or "unknown")[:7] + ("+" if git.get("dirty") else "")
+
+
+def growth(evaluations: pd.DataFrame, column: str, step: int) -> pd.DataFrame:
+    """Each arm's ``column`` at ``step`` over its own at step 0, paired by seed: columns arm, mean, low, high, n."""
+    rows = []
+    for arm, part in evaluations.groupby("arm", sort=False):
+        last, first = (part[part["step"] == s].set_index("seed")[column] for s in (step, 0))
+        rows.append({"arm": arm, **statistics.paired_ratio(last, first)._asdict()})
+    return pd.DataFrame(rows)
+
+
+def conclusion(evaluations: pd.DataFrame, reference: str, step: int) -> str:
+    """Markdown that says, from the table alone, how each arm's coverage compares with the reference's."""
+    found = ratios(evaluations, reference, "coverage")
+    lines = [_sentence(row, LABELS.get(reference, reference)) for _, row in found.iterrows() if row["arm"] != reference]
+    best = found.sort_values("mean").iloc[-1]["arm"]
+    return "\n".join([*lines, "", f"Highest mean coverage after {step} steps: **{LABELS.get(best, best)}**."])
+
+
+def revival_conclusion(evaluations: pd.DataFrame, step: int) -> str:
+    """Markdown that says, from the table alone, what each future did to the dead policy's coverage."""
+    return "\n".join(_sentence(row, "the dead policy") for _, row in growth(evaluations, "coverage", step).iterrows())
+
+
+def _sentence(row: Mapping[str, Any], reference: str) -> str:
+    ratio = statistics.text(row["mean"], row["low"], row["high"], row["n"])
+    if not math.isfinite(row["low"]):
+        what = "no interval, so no conclusion (one seed, or a coverage of 0)"
+    elif row["low"] > 1.0:
+        what = "higher, the interval excludes 1"
+    elif row["high"] < 1.0:
+        what = "lower, the interval excludes 1"
+    else:
+        what = "no difference shown, the interval holds 1"
+    return f"- **{LABELS.get(row['arm'], row['arm'])}**: coverage {ratio} times that of {reference}: {what}."
