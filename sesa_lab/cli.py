@@ -309,7 +309,7 @@ def _experiment(commands: Any) -> None:
 def _add_many(command: Any) -> None:
     command.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
     command.add_argument("--seeds", default="0-2", metavar="A-B", help="seeds, e.g. 0-4 (default: 0-2)")
-    command.add_argument("--steps", type=int, default=150, metavar="X", help="training steps a run (default: 150)")
+    command.add_argument("--steps", type=int, default=100, metavar="X", help="training steps a run (default: 100)")
 
 
 def _demo(commands: Any) -> None:

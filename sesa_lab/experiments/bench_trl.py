@@ -1,10 +1,10 @@
 """One GRPO step, ours and TRL's, on the same policy and prompts, each side in a process of its own.
 
 What is equal: weights, tokenizer and prompt tokens; prompts, group and token limit; temperature 1 with nothing cut off;
-LoRA rank, alpha and targets; float32; threads; the reward function; one optimiser step a rollout over all candidates at
-once; loss (dapo, no KL, clip 0.2), Adam's step size, gradient norm clipped to 1; no gradient checkpointing, no logging to
-a console, nothing written to disk. What is not: each side draws its own candidates (the token counts are reported), and
-each keeps its own measures (ours: the whole rollout table with log-probs and entropies; TRL's: its metrics).
+LoRA rank, alpha and targets; float32; threads; the reward function; one optimiser step a rollout over all candidates, in
+micro-batches of as many rows; loss (dapo, no KL, clip 0.2), Adam's step size, gradient norm clipped to 1; no gradient
+checkpointing, nothing logged to a console or written to disk. What is not: each side draws its own candidates (the token
+counts are reported) and keeps its own measures (ours the whole rollout table with log-probs, TRL its metrics).
 
 TRL's trainer is used as it comes, with its own ``generate`` path; a callback only says when a step has ended.
 """
@@ -32,7 +32,9 @@ from sesa_lab.types import Score, Task
 STOP, PAD = "<|end|>", "<|pad|>"
 CHAT = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'Q: ' + m['content'] + '\n' }}"
-    "{% else %}{{ m['content'] + '" + STOP + "' }}{% endif %}{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
+    "{% else %}{{ 'A: ' + m['content'] + '"
+    + STOP
+    + "' }}{% endif %}{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
 )
 LEARNING_RATE = 1e-5  # small: the policy stays random, so that every step is the same work
 LORA_RANK, LORA_ALPHA = 16, 32
@@ -48,14 +50,18 @@ class Shape:
         tokens: most tokens a completion.
         layers: of the model.
         hidden: its width, a multiple of 32 (the head size).
+        prompt: characters (= tokens) that each prompt is filled up to, at least; they differ in length by up to 18.
+        micro_batch: rows a forward and backward pass; 0: all at once.
         threads: CPU threads of either side.
     """
 
     prompts: int = 8
     group: int = 16
     tokens: int = 64
+    prompt: int = 32
     layers: int = 4
     hidden: int = 192
+    micro_batch: int = 16
     threads: int = 1
 
 
@@ -132,7 +138,13 @@ def make_policy(folder: Path, shape: Shape) -> int:
 
 def questions(shape: Shape) -> list[str]:
     """The prompts, of unequal length, as text."""
-    return [f"Prompt {i}: name one place{' far away' * (i % 3)}." for i in range(shape.prompts)]
+    texts = []
+    for i in range(shape.prompts):
+        text = f"Task {i}: name one place{' far away' * (i % 3)}"
+        while len(text) < shape.prompt + 9 * (i % 3) - 6:  # 6: the chat template's "Q: " and "A: "
+            text += " that nobody has named before"[: shape.prompt + 9 * (i % 3) - 6 - len(text)]
+        texts.append(text)
+    return texts
 
 
 def reward(text: str) -> float:
@@ -162,7 +174,7 @@ def our_config(folder: Path, shape: Shape) -> Config:
     return Config.build(
         policy={"model": str(folder), "device": "cpu", "lora_rank": LORA_RANK, "lora_alpha": LORA_ALPHA},
         sampler={"group_size": shape.group, "max_tokens": shape.tokens},
-        update={"learning_rate": LEARNING_RATE, "loss": "dapo"},
+        update={"learning_rate": LEARNING_RATE, "loss": "dapo", "micro_batch": shape.micro_batch},
         run={"groups": shape.prompts, "threads": shape.threads},
     )
 
@@ -170,6 +182,7 @@ def our_config(folder: Path, shape: Shape) -> Config:
 def _ours(link: Connection, folder: Path, shape: Shape) -> None:
     from sesa_lab.training.loop import Trainer
 
+    quiet()
     trainer = Trainer(our_config(folder, shape))
     trainer.environment = Questions(shape)  # type: ignore[assignment]
     tokenizer = trainer.policy.tokenizer
@@ -190,17 +203,18 @@ def _ours(link: Connection, folder: Path, shape: Shape) -> None:
 
 
 def _trl(link: Connection, folder: Path, shape: Shape) -> None:
-    from datasets import Dataset
-    from datasets.utils.logging import disable_progress_bar
+    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets.utils.logging import disable_progress_bar  # type: ignore[import-untyped]
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import GRPOTrainer  # type: ignore[attr-defined]
 
+    quiet()
     disable_progress_bar()
     torch.set_num_threads(shape.threads)
     seen: list[tuple[int, ...]] = []
 
-    def judge(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    def judge(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
         seen.extend(map(tuple, completion_ids))
         return [reward(completion[0]["content"]) for completion in completions]
 
@@ -231,7 +245,8 @@ def _trl(link: Connection, folder: Path, shape: Shape) -> None:
             ),
             callbacks=[Ends()],
         )  # fmt: skip
-        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+        trainer.remove_callback(PrinterCallback)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
         link.send(memory())
         if link.recv() == "step":
             begun, counted = [clock()], [0]
@@ -241,11 +256,15 @@ def _trl(link: Connection, folder: Path, shape: Shape) -> None:
 def _trl_settings(folder: str, shape: Shape) -> Any:
     from trl import GRPOConfig  # type: ignore[attr-defined]
 
+    candidates = shape.prompts * shape.group
+    part = shape.micro_batch or candidates
+    if candidates % part:
+        raise InputError(f"micro_batch = {part} does not divide the {candidates} candidates of a step: TRL needs that")
     return GRPOConfig(
         output_dir=folder,
         max_steps=1_000_000,
-        per_device_train_batch_size=shape.prompts * shape.group,  # so one step takes all candidates in one pass
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=part,
+        gradient_accumulation_steps=candidates // part,  # one rollout of all candidates, one optimiser step over them
         num_generations=shape.group,
         max_completion_length=shape.tokens,
         temperature=1.0,
@@ -266,6 +285,14 @@ def _trl_settings(folder: str, shape: Shape) -> Any:
         save_strategy="no",
         disable_tqdm=True,
     )
+
+
+def quiet() -> None:
+    """No progress bars while models are loaded and saved."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def clock() -> tuple[float, float]:

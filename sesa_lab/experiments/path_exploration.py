@@ -16,7 +16,7 @@ from sesa_lab.experiments.matrix import Arm, jobs_for
 SEARCH_SEEDS = (100, 101)
 SEARCH_GRID = (1e-4, 3e-4, 1e-3, 3e-3)
 BASE = {
-    "run": {"steps": 150, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50},
+    "run": {"steps": 100, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50},
     "sampler": {"group_size": 16, "max_tokens": 8},
 }
 

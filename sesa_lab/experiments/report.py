@@ -33,7 +33,7 @@ def make(name: str, folder: Path, seeds: Sequence[int], out: Path, steps: int, f
 
 def demo(folder: Path, out: Path) -> None:
     """What ``make demo`` does: train three seeds, write the report, print one table."""
-    seeds, steps = [0, 1, 2], 150
+    seeds, steps = [0, 1, 2], 100
     print("training (runs that exist are kept), then two notebooks; a report of curves, trees and intervals comes out")
     stages.execute_all(folder, seeds, steps)
     path = make("path_exploration", folder, seeds, out, steps)

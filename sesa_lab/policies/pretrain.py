@@ -100,7 +100,7 @@ def _model(tokenizer: PreTrainedTokenizerFast, config: PretrainConfig) -> Qwen2F
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(config.seed, "pretrain"))
         model = Qwen2ForCausalLM(shape)
-        torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+        torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD)
         return model
 
 

@@ -1,0 +1,383 @@
+"""How fast a GRPO step is: against TRL's, phase by phase, and what drawing in sequence costs. `make bench`.
+
+Every comparison is paired: in each round both sides do the same work one right after the other, in alternating order, and
+the ratio's interval is over rounds. So what else the machine does slows both sides alike. Ratios are given twice, of
+wall-clock and of processor seconds; on a machine that is otherwise idle they agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sesa_lab import environments, prompts, statistics
+from sesa_lab.config import PolicyConfig, SamplerConfig
+from sesa_lab.engines import Counters, Sampling, Session, TorchEngine
+from sesa_lab.errors import InputError
+from sesa_lab.experiments.bench_trl import Questions, Shape, Side, Step, clock, make_policy, our_config, quiet, since
+from sesa_lab.policies import Policy, load_policy, merged
+from sesa_lab.runs.environment import facts
+from sesa_lab.samplers import Dialogue, Request, draw
+from sesa_lab.seeding import stream
+from sesa_lab.types import Completion, Group
+
+REPORT = Path("reports/bench.json")
+STEPS = 2  # timed training steps of each side a round
+SHAPES = {"short prompts": Shape(prompt=32), "long prompts": Shape(prompt=120)}
+RIVALS = ("trl", "datasets", "accelerate")
+
+Spent = tuple[float, float]
+"""Wall-clock and processor seconds."""
+
+
+def main(rounds: int, out: Path = REPORT, shapes: Mapping[str, Shape] = SHAPES) -> dict[str, Any]:
+    """Measure everything, print one table, write ``out``; returns what was written.
+
+    Args:
+        rounds: paired rounds of every comparison; an interval needs two.
+        out: JSON file.
+        shapes: the training steps to compare, by name; drawing and decoding are measured on the first.
+
+    Raises:
+        InputError: TRL is not installed, or rounds below 1.
+    """
+    if rounds < 1:
+        raise InputError(f"--rounds {rounds}: expected at least 1, and 2 for intervals")
+    if importlib.util.find_spec("trl") is None:
+        raise InputError("TRL, the rival, is not installed: `make bench` installs it (pip install -e '.[bench]')")
+    first = next(iter(shapes.values()))
+    torch.set_num_threads(first.threads)
+    quiet()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "policy"
+        parameters = make_policy(folder, first)
+        steps = {name: compare_steps(folder, shape, rounds, name) for name, shape in shapes.items()}
+        policy = load_policy(our_config(folder, first).policy, "bench", {}, 0)
+        drawing = {
+            "shipped policy": compare_drawing(*shipped(first), rounds, "shipped policy"),
+            "bench policy": compare_drawing(*made(policy, first), rounds, "bench policy"),
+        }
+        decoding = compare_decoding(policy, first, rounds)
+    machine = facts(0)
+    machine["versions"] |= {name: importlib.metadata.version(name) for name in RIVALS}
+    result = {
+        "machine": machine,
+        "rounds": rounds,
+        "parameters": parameters,
+        "shapes": {name: dataclasses.asdict(shape) for name, shape in shapes.items()},
+        "steps": steps,
+        "drawing": drawing,
+        "decoding": decoding,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    print(table(result))
+    print(f"\nwritten to {out}")
+    return result
+
+
+def compare_steps(folder: Path, shape: Shape, rounds: int, name: str = "steps") -> dict[str, Any]:
+    """A training step of ours and of TRL's, each side in its own process, ``STEPS`` of each a round after one of warm-up."""
+    sides = [Side(which, folder, shape) for which in ("ours", "trl")]
+    try:
+        for side in sides:
+            side.step()
+        found: dict[str, list[list[Step]]] = {side.name: [] for side in sides}
+        for number in _progress(rounds, f"step, {name}"):
+            for side in sides if number % 2 == 0 else sides[::-1]:
+                found[side.name].append([side.step() for _ in range(STEPS)])
+        memory = {side.name: (side.loaded, side.memory) for side in sides}
+    finally:
+        for side in sides:
+            side.close()
+    spent = {which: [_mean_spent(steps) for steps in rows] for which, rows in found.items()}
+    result: dict[str, Any] = {"speedup": _ratios(spent["trl"], spent["ours"])}
+    for which, rows in found.items():
+        steps = [step for part in rows for step in part]
+        loaded, last = memory[which]
+        result[which] = _side(steps) | {"memory_loaded_mb": loaded.peak, "memory_peak_mb": last.peak}
+    phases = [step.phases for part in found["ours"] for step in part]
+    total = {phase: sum(p[phase] for p in phases) for phase in phases[0]}
+    result["phases"] = {phase: seconds / sum(total.values()) for phase, seconds in total.items()}
+    return result
+
+
+def _side(steps: Sequence[Step]) -> dict[str, Any]:
+    """Medians over steps (a busy machine's outliers say nothing), and what the steps were made of."""
+    seconds = float(np.median([step.seconds for step in steps]))
+    return {
+        "seconds": seconds,
+        "cpu": float(np.median([step.cpu for step in steps])),
+        "tokens_per_second": float(np.mean([step.tokens for step in steps])) / seconds,
+        "candidates": float(np.mean([step.candidates for step in steps])),
+        "tokens": float(np.mean([step.tokens for step in steps])),
+        "shortest": min(step.shortest for step in steps),
+        "prompt_tokens": float(np.mean([step.prompt_tokens for step in steps])),
+        "distinct": float(np.mean([step.distinct for step in steps])),
+    }
+
+
+def _mean_spent(steps: Sequence[Step]) -> Spent:
+    return float(np.mean([step.seconds for step in steps])), float(np.mean([step.cpu for step in steps]))
+
+
+class Rereading:
+    """An engine that keeps nothing: before every draw the whole context is read in again."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.engine = engine
+        self.counters: Counters = engine.counters
+
+    def start(self, contexts: Sequence[Sequence[int]]) -> RereadingSession:
+        return RereadingSession(self.engine, [list(context) for context in contexts])
+
+
+class RereadingSession:
+    """See ``engines.Session``."""
+
+    def __init__(self, engine: TorchEngine, ids: list[list[int]]) -> None:
+        self.engine, self.ids = engine, ids
+
+    def context(self, row: int) -> tuple[int, ...]:
+        return tuple(self.ids[row])
+
+    def fork(self, rows: Sequence[int]) -> Session:
+        return RereadingSession(self.engine, [list(self.ids[row]) for row in rows])
+
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        for row, new in zip(self.ids, tokens, strict=True):
+            row.extend(new)
+
+    def rewind(self, row: int, length: int) -> None:
+        del self.ids[row][length:]
+
+    def sample(
+        self, sampling: Sampling, streams: Sequence[np.random.Generator], rows: Sequence[int] | None = None
+    ) -> list[Completion]:
+        chosen = list(range(len(self.ids)) if rows is None else rows)
+        completions = self.engine.start([self.ids[row] for row in chosen]).sample(sampling, streams)
+        for row, completion in zip(chosen, completions, strict=True):
+            self.ids[row].extend(completion.ids)
+        return completions
+
+
+def shipped(shape: Shape) -> tuple[Policy, list[Request], SamplerConfig]:
+    """The lab policy of Path Exploration on its own prompt, its answers as long as it makes them."""
+    environment = environments.make("path_exploration")
+    policy = load_policy(PolicyConfig(device="cpu"), environment.name, environment.options, 0)
+    tasks = [environment.task(i) for i in range(shape.prompts)]
+    ids = [prompts.task_ids(policy.tokenizer, policy.form, environment.name, task) for task in tasks]
+    return policy, [Request(*pair) for pair in zip(tasks, ids, strict=True)], SamplerConfig(group_size=shape.group)
+
+
+def made(policy: Policy, shape: Shape) -> tuple[Policy, list[Request], SamplerConfig]:
+    """The random policy of the compared step: every answer runs to the token limit."""
+    tasks = [Questions(shape).task(i) for i in range(shape.prompts)]
+    requests = [Request(task, prompts.task_ids(policy.tokenizer, policy.form, "bench", task)) for task in tasks]
+    return policy, requests, SamplerConfig(group_size=shape.group, max_tokens=shape.tokens)
+
+
+def compare_drawing(
+    policy: Policy, requests: Sequence[Request], sampler: SamplerConfig, rounds: int, name: str = "drawing"
+) -> dict[str, Any]:
+    """Equal numbers of candidates drawn in parallel, in sequence, and in sequence without a kept cache.
+
+    Prompt and history make a sequential candidate's context longer and its answers cannot be drawn side by side within a
+    group, so the ratio depends on answers' length and on the machine. Nothing is drawn again (``redraws`` 0).
+    """
+    engine = TorchEngine(policy)
+    dialogue = Dialogue(policy.stop_ids, prompts.bridge_ids(policy.tokenizer, policy.form))
+    in_sequence = dataclasses.replace(sampler, name="sequential")
+    ways: dict[str, Callable[[int], list[Group]]] = {
+        "parallel": lambda n: draw(engine, requests, sampler, dialogue, _streams(n)),
+        "sequential": lambda n: draw(engine, requests, in_sequence, dialogue, _streams(n)),
+        "rereading": lambda n: draw(Rereading(engine), requests, in_sequence, dialogue, _streams(n)),
+    }
+    found, counts = _alternate(ways, engine.counters, policy, rounds, f"draw, {name}")
+    result: dict[str, Any] = {
+        "sequential_over_parallel": _ratios(found["sequential"], found["parallel"]),
+        "rereading_over_sequential": _ratios(found["rereading"], found["sequential"]),
+    }
+    for way in ways:
+        result[way] = _median_spent(found[way]) | counts[way]
+    return result
+
+
+def _alternate(
+    ways: Mapping[str, Callable[[int], list[Group]]], counters: Counters, policy: Policy, rounds: int, name: str
+) -> tuple[dict[str, list[Spent]], dict[str, dict[str, float]]]:
+    """Seconds of each way by round, and its mean candidates and tokens; round 0 is the warm-up."""
+    found: dict[str, list[Spent]] = {way: [] for way in ways}
+    totals = {way: np.zeros(4) for way in ways}
+    with merged(policy.model):
+        for number in _progress(rounds + 1, name):
+            for way in list(ways) if number % 2 == 0 else list(ways)[::-1]:
+                before = dataclasses.replace(counters)
+                begin = clock()
+                groups = ways[way](number)
+                spent = since(begin)
+                candidates = [candidate for group in groups for candidate in group.candidates]
+                sampled, read = counters.sampled - before.sampled, counters.prefilled - before.prefilled
+                if number:
+                    found[way].append(spent)
+                    totals[way] += [len(candidates), sampled, read, len({c.completion.ids for c in candidates})]
+    names = ("candidates", "sampled", "prefilled", "distinct")
+    return found, {way: dict(zip(names, (total / rounds).tolist(), strict=True)) for way, total in totals.items()}
+
+
+def compare_decoding(policy: Policy, shape: Shape, rounds: int) -> dict[str, Any]:
+    """Our engine and transformers' ``generate`` on the same merged weights: every prompt ``group`` times, at one go.
+
+    ``generate`` is given the rows left-padded, as TRL does. Ours also returns the log-prob of every token; ``generate``
+    is not asked for it.
+    """
+    engine = TorchEngine(policy)
+    requests = made(policy, shape)[1]
+    rows = [request.prompt_ids for request in requests for _ in range(shape.group)]
+
+    def ours(number: int) -> int:
+        sampling = Sampling(shape.tokens, policy.stop_ids)
+        drawn = engine.start(rows).sample(sampling, [stream(number, "sampling", i) for i in range(len(rows))])
+        return sum(len(completion.ids) for completion in drawn)
+
+    def generate(number: int) -> int:
+        return _generate(policy, rows, shape.tokens)
+
+    found: dict[str, list[Spent]] = {"ours": [], "generate": []}
+    tokens = {"ours": 0, "generate": 0}
+    with merged(policy.model):
+        for number in _progress(rounds + 1, "decode"):
+            sides = [("ours", ours), ("generate", generate)]
+            for name, run in sides if number % 2 == 0 else sides[::-1]:
+                begin = clock()
+                count = run(number)
+                spent = since(begin)
+                if number:
+                    found[name].append(spent)
+                    tokens[name] += count
+    result: dict[str, Any] = {"speedup": _ratios(found["generate"], found["ours"])}
+    for name, spents in found.items():
+        median = _median_spent(spents)
+        per_round = tokens[name] / rounds
+        result[name] = median | {"tokens": per_round, "tokens_per_second": per_round / median["seconds"]}
+    return result
+
+
+@torch.no_grad()
+def _generate(policy: Policy, rows: Sequence[Sequence[int]], limit: int) -> int:
+    """Tokens that ``generate`` drew, stop tokens included and what follows them not."""
+    width = max(map(len, rows))
+    pad = policy.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    drawn = policy.model.get_base_model().generate(
+        input_ids=ids, attention_mask=seen, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+        max_new_tokens=limit, eos_token_id=policy.stop_ids[0], pad_token_id=pad,
+    )[:, width:]  # fmt: skip
+    stops = (drawn == policy.stop_ids[0]).int()
+    return int((stops.cumsum(1) - stops == 0).sum())
+
+
+def _streams(number: int) -> Callable[[int, int], np.random.Generator]:
+    return lambda group, index: stream(0, "sampling", number, group, index)
+
+
+def _progress(count: int, name: str) -> Any:
+    return tqdm(range(count), desc=name, leave=False, disable=not sys.stderr.isatty())
+
+
+def _median_spent(spents: Sequence[Spent]) -> dict[str, float]:
+    return {"seconds": float(np.median([s[0] for s in spents])), "cpu": float(np.median([s[1] for s in spents]))}
+
+
+def _ratios(a: Sequence[Spent], b: Sequence[Spent]) -> dict[str, Any]:
+    """Ratios a / b over rounds, of wall-clock and of processor seconds, each with its 95 % interval (None: no interval)."""
+    found = {}
+    for position, name in enumerate(("seconds", "cpu")):
+        ratio = statistics.paired_ratio([s[position] for s in a], [s[position] for s in b])
+        found[name] = {key: None if math.isnan(value) else value for key, value in ratio._asdict().items()}
+    return found
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Everything of a result, as plain text."""
+    machine = result["machine"]
+    first = next(iter(result["shapes"].values()))
+    lines = [
+        f"{machine['cpu']}, {machine['cpus']} cores, {first['threads']} thread(s) a side; torch"
+        f" {machine['versions']['torch']}, transformers {machine['versions']['transformers']}, TRL"
+        f" {machine['versions']['trl']}; {result['rounds']} paired rounds, ratios with 95 % intervals over rounds",
+        f"random Qwen2 of {result['parameters']:,} parameters, LoRA r=16 on all linears, float32; candidates are distinct,"
+        " so packing repeats gains nothing here",
+    ]
+    for name, steps in result["steps"].items():
+        lines += ["", *_step_lines(name, result["shapes"][name], steps)]
+    for name, drawing in result["drawing"].items():
+        lines += ["", *_drawing_lines(name, drawing)]
+    return "\n".join([*lines, "", *_decoding_lines(result["decoding"])])
+
+
+def _step_lines(name: str, shape: Mapping[str, Any], steps: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"GRPO step, {name}: {shape['prompts']} prompts x {shape['group']} x <= {shape['tokens']} tokens,"
+        f" {steps['ours']['prompt_tokens'] / steps['ours']['candidates']:.0f} tokens a prompt,"
+        f" micro-batches of {shape['micro_batch'] or 'all'} rows",
+        f"{'':12}{'s/step':>9}{'cpu s':>9}{'tokens/s':>10}{'candidates':>12}{'distinct':>10}{'tokens':>8}{'shortest':>10}"
+        f"{'peak MiB':>10}{'of it loaded':>14}",
+    ]
+    for side in ("ours", "trl"):
+        s = steps[side]
+        lines.append(
+            f"{side:12}{s['seconds']:9.2f}{s['cpu']:9.2f}{s['tokens_per_second']:10.0f}{s['candidates']:12.0f}"
+            f"{s['distinct']:10.0f}{s['tokens']:8.0f}{s['shortest']:10d}{s['memory_peak_mb']:10.0f}"
+            f"{s['memory_loaded_mb']:14.0f}"
+        )
+    phases = ", ".join(f"{phase} {share:.0%}" for phase, share in steps["phases"].items())
+    return [*lines, f"ours is faster by {_both(steps['speedup'])}", f"our step: {phases}"]
+
+
+def _drawing_lines(name: str, drawing: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"Drawing, {name}",
+        f"{'':12}{'s':>9}{'cpu s':>9}{'candidates':>12}{'distinct':>10}{'sampled':>9}{'prefilled':>11}",
+    ]
+    for way in ("parallel", "sequential", "rereading"):
+        w = drawing[way]
+        lines.append(
+            f"{way:12}{w['seconds']:9.2f}{w['cpu']:9.2f}{w['candidates']:12.0f}{w['distinct']:10.0f}{w['sampled']:9.0f}"
+            f"{w['prefilled']:11.0f}"
+        )
+    return [
+        *lines,
+        f"sequential over parallel: {_both(drawing['sequential_over_parallel'])}",
+        f"without the kept cache (rereading) over sequential: {_both(drawing['rereading_over_sequential'])}",
+    ]
+
+
+def _decoding_lines(decoding: Mapping[str, Any]) -> list[str]:
+    lines = ["Decoding, bench policy, adapter merged", f"{'':12}{'s':>9}{'cpu s':>9}{'tokens/s':>10}{'tokens':>8}"]
+    for side in ("ours", "generate"):
+        s = decoding[side]
+        lines.append(f"{side:12}{s['seconds']:9.2f}{s['cpu']:9.2f}{s['tokens_per_second']:10.0f}{s['tokens']:8.0f}")
+    return [*lines, f"ours is faster by {_both(decoding['speedup'])}"]
+
+
+def _both(ratios: Mapping[str, Mapping[str, Any]]) -> str:
+    """``1.9 [1.8, 2.0] (n=5) wall-clock, ... processor seconds``."""
+    texts = {}
+    for name, ratio in ratios.items():
+        mean, low, high = (math.nan if ratio[key] is None else float(ratio[key]) for key in ("mean", "low", "high"))
+        texts[name] = statistics.text(mean, low, high, ratio["n"])
+    return f"{texts['seconds']} in wall-clock, {texts['cpu']} in processor seconds"

@@ -1,0 +1,115 @@
+"""What every figure shares: one theme, colours, escaped labels, and the caption that says where it comes from."""
+
+from __future__ import annotations
+
+import html
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from sesa_lab.errors import InputError, suggest
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
+"""Okabe-Ito without its yellow and black, which vanish on a white or a dark page."""
+BANDS = "bands: 95 % t interval over seeds"
+_AXIS = {
+    "gridcolor": "rgba(128,128,128,0.25)",
+    "linecolor": "#767b84",
+    "zeroline": False,
+    "automargin": True,
+    "title": {"standoff": 10},
+}
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#767b84"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": list(COLOURS),
+        "title": {"x": 0.0, "xref": "paper", "font": {"size": 16}, "y": 0.97, "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "hovermode": "closest",
+        "margin": {"l": 60, "r": 20, "t": 80, "b": 60},
+    }
+)
+
+
+def escape(value: object, limit: int = 80) -> str:
+    """Text for a label or a hover: one line, control characters shown as a dot, cut at ``limit``, HTML escaped."""
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "\u00b7", str(value))
+    return html.escape(line if len(line) <= limit else line[: limit - 1] + "\u2026", quote=False)
+
+
+def provenance(runs: Iterable[Mapping[str, Any]], bands: str = BANDS) -> str:
+    """Where a figure comes from, in one plain line for its caption.
+
+    Args:
+        runs: one mapping a run with the keys ``run`` (folder), ``commit``, ``config`` (a short name) and ``seed``; what
+            is missing reads "unknown".
+        bands: what the bands or bars mean; empty where there are none.
+
+    Returns:
+        ``'runs a/0, a/1; commit abc1234; config: fast; seeds 0-1; n = 2; bands: ...'``. n counts distinct seeds.
+    """
+    rows = list(runs)
+    seeds = {row["seed"] for row in rows if row.get("seed") is not None}
+    known = {key: list(dict.fromkeys(str(row.get(key) or "unknown") for row in rows)) for key in ("run", "config")}
+    commits = dict.fromkeys(str(row.get("commit") or "unknown")[:7] for row in rows)
+    shown = known["run"] if len(known["run"]) <= 6 else [*known["run"][:5], f"and {len(known['run']) - 5} more"]
+    parts = [f"runs {', '.join(shown) or 'unknown'}", f"commit {', '.join(commits) or 'unknown'}"]
+    parts += [f"config: {', '.join(known['config']) or 'unknown'}", *_seeds(seeds)]
+    return "; ".join([*parts, bands] if bands else parts)
+
+
+def need(table: pd.DataFrame, *names: str) -> None:
+    """Raise an ``InputError`` that names the first of ``names`` that is no column of the table."""
+    for name in names:
+        if name not in table.columns:
+            raise InputError(f"no column {name!r} in the table; {suggest(name, [str(c) for c in table.columns])}")
+
+
+def _seeds(seeds: set[Any]) -> list[str]:
+    """``['seeds 0-4', 'n = 5']``; a list where they do not follow one another."""
+    if not seeds:
+        return ["seeds unknown"]
+    whole = all(isinstance(seed, int | np.integer) for seed in seeds)
+    ordered: list[Any] = sorted(seeds) if whole else sorted(map(str, seeds))
+    if whole and len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return [f"seeds {ordered[0]}-{ordered[-1]}", f"n = {len(ordered)}"]
+    return [f"seeds {', '.join(map(str, ordered))}", f"n = {len(ordered)}"]
+
+
+def caption_or(caption: str | None, table: pd.DataFrame | None, bands: str) -> str:
+    """The caption given; else what the table itself tells: seeds and n, and that the runs were not stated."""
+    if caption is not None:
+        return caption
+    return "; ".join(["runs not stated", *(_seeds(set(table["seed"].dropna())) if table is not None else []), bands])
+
+
+def finish(figure: go.Figure, title: str, caption: str, height: int, below: int = 64, top: int = 84) -> go.Figure:
+    """Template, title, caption. ``height`` is the panel's in pixels, ``below`` and ``top`` what stands around it."""
+    lines = [escape(line, 400) for line in textwrap.wrap(caption, 115)]
+    figure.add_annotation(
+        text="<br>".join(lines),
+        x=0,
+        y=0,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="top",
+        align="left",
+        yshift=-below,
+        showarrow=False,
+        font={"size": 11},
+    )
+    bottom = below + 15 * len(lines) + 12
+    figure.update_layout(template=TEMPLATE, title={"text": escape(title, 200)}, height=top + height + bottom)
+    figure.update_layout(margin={"b": bottom, "t": top})
+    return figure
