@@ -197,7 +197,7 @@ def sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return sorted_in
 
 
-# What is known of the paper's rule (S and I in README's table), and what worked best in our own measurements.
+# What is known of the paper's rule, and what worked best in our own measurements (reports/LOG.md).
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "sampler": {"name": "sequential"},

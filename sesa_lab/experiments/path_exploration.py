@@ -69,8 +69,10 @@ def _arm(kind: str, repeats: str, rule: str, extra: dict[str, Any], label: str =
     if kind == "mixed":
         sampler["on_policy_fraction"] = 0.5  # its i.i.d. half keeps its negative advantages under every rule
         extra = {**extra, "correction_scope": "off_policy"}
-    update = {"repeats": repeats, **_RULES[rule], **extra}
-    return Arm(f"{kind}-{repeats}-{label or rule}", {"sampler": sampler, "update": update})
+    name = f"{kind}-{repeats}-{label or rule}"
+    rate = {"learning_rate": LEARNING_RATES[FAMILY.get(name, name)]} if LEARNING_RATES else {}
+    update = {"repeats": repeats, **_RULES[rule], **rate, **extra}
+    return Arm(name, {"sampler": sampler, "update": update})
 
 
 def search() -> list[Arm]:

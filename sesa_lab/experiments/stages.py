@@ -13,7 +13,7 @@ from sesa_lab.errors import InputError
 from sesa_lab.experiments import path_exploration as arms
 from sesa_lab.experiments.jobs import Job, execute
 from sesa_lab.experiments.matrix import jobs_for, read
-from sesa_lab.experiments.tables import summary
+from sesa_lab.experiments.tables import picked, summary
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,6 @@ def run(name: str, folder: Path, seeds: Sequence[int], steps: int, workers: int 
     last = evaluations[evaluations["step"] == steps]
     found = pd.concat({group: summary(part) for group, part in last.groupby("group", sort=False)})
     print(found.to_string())
+    if name == "search":
+        print("\npicked:", picked(last).round(3).to_string(), sep="\n")
     return found

@@ -128,6 +128,18 @@ def revivals(evaluations: pd.DataFrame, step: int) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("future")
 
 
+def picked(last: pd.DataFrame, slack: float = 0.05) -> pd.DataFrame:
+    """The learning rate of each searched family, from arms named 'family@rate'.
+
+    The rule, fixed before the search: among the rates whose mean accuracy is within ``slack`` of the family's best, the
+    one of highest mean coverage.
+    """
+    means = last.groupby("arm", sort=False)[["accuracy", "coverage", "valid_mass"]].mean()
+    means["family"], means["rate"] = zip(*(name.split("@") for name in means.index), strict=True)
+    enough = means["accuracy"] >= means.groupby("family")["accuracy"].transform("max") - slack
+    return means[enough].sort_values("coverage").groupby("family", sort=False).tail(1).set_index("family")
+
+
 def along_axis(evaluations: pd.DataFrame, reference: str, step: int) -> pd.DataFrame:
     """Ratios to ``reference`` in every group 'zipf-a', with the exponent a: columns arm, exponent, mean, low, high, n."""
     last = evaluations[evaluations["step"] == step]
