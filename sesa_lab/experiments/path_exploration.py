@@ -14,7 +14,7 @@ from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, jobs_for
 
 SEARCH_SEEDS = (100, 101)
-SEARCH_GRID = (1e-4, 3e-4, 1e-3, 3e-3)
+SEARCH_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 BASE = {
     "run": {"steps": 100, "groups": 8, "evaluate_every": 10, "checkpoint_every": 50},
     "sampler": {"group_size": 16, "max_tokens": 8},
@@ -28,18 +28,42 @@ LABELS = {
     "parallel-zero-none": "parallel + novelty",
     "sequential-count-none": "sequential, paper's rule",
     "sequential-zero-asymmetric": "sequential + novelty, asymmetric",
-    "mixed-zero-asymmetric": "mixed + novelty, asymmetric",
+    "sequential-zero-positive_only": "sequential + novelty, positive only",
 }
 """The headline arms, and what charts call them."""
 
-BEST = "mixed-zero-asymmetric"
+BEST = "sequential-zero-asymmetric"
 """The rule that draws in sequence and did best on the search seeds: preset ``lab``."""
 
 EXPONENTS = (1.5, 2.0, 3.0)
 """Zipf exponents of the base policies' priors; 1 is the default, in the other experiments."""
 
-LEARNING_RATES: dict[str, float] = {}
-"""By family, from ``sesa-lab experiment search``; see reports/LOG.md."""
+LEARNING_RATES = {
+    "parallel-count-none": 3e-4,
+    "parallel-zero-none": 3e-3,
+    "sequential-count-none": 1e-3,
+    "sequential-count-asymmetric": 3e-4,
+    "sequential-zero-asymmetric": 1e-3,
+    "sequential-zero-positive_only": 1e-3,
+    "sequential-zero-history": 3e-4,
+    "mixed-zero-asymmetric": 3e-3,
+    "mixed-zero-positive_only": 3e-3,
+}
+"""By family, as ``sesa-lab experiment search`` picked them; see reports/LOG.md."""
+
+NEAREST = {
+    "parallel": "parallel-{repeats}-none",
+    "sequential-none": "sequential-count-none",
+    "sequential-ppo_clip": "sequential-count-none",
+    "sequential-truncated_is": "sequential-{repeats}-asymmetric",
+    "sequential-positive_only": "sequential-zero-positive_only",
+    "sequential-history": "sequential-zero-history",
+    "sequential-history+positive_only": "sequential-zero-history",
+    "mixed-none": "mixed-zero-asymmetric",
+    "mixed-asymmetric": "mixed-zero-asymmetric",
+    "mixed-positive_only": "mixed-zero-positive_only",
+}
+"""Sampler, or sampler and rule -> the searched family whose learning rate an arm takes that was not searched itself."""
 
 _RULES: dict[str, dict[str, str]] = {
     "none": {},
@@ -70,8 +94,9 @@ def _arm(kind: str, repeats: str, rule: str, extra: dict[str, Any], label: str =
         sampler["on_policy_fraction"] = 0.5  # its i.i.d. half keeps its negative advantages under every rule
         extra = {**extra, "correction_scope": "off_policy"}
     name = f"{kind}-{repeats}-{label or rule}"
-    rate = {"learning_rate": LEARNING_RATES[FAMILY.get(name, name)]} if LEARNING_RATES else {}
-    update = {"repeats": repeats, **_RULES[rule], **rate, **extra}
+    family = name if name in LEARNING_RATES else NEAREST[kind if kind == "parallel" else f"{kind}-{rule}"]
+    rate = LEARNING_RATES[family.format(repeats=repeats)]
+    update = {"repeats": repeats, "learning_rate": rate, **_RULES[rule], **extra}
     return Arm(name, {"sampler": sampler, "update": update})
 
 
