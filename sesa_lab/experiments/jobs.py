@@ -128,9 +128,6 @@ def _initialise(reports: Any) -> None:
     global _reports
     _reports = reports
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def _leave_with_parent(parent: int) -> None:

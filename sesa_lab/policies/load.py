@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from sesa_lab.config import PolicyConfig
 from sesa_lab.errors import InputError, suggest
@@ -136,6 +137,7 @@ def _card(folder: str) -> dict[str, Any] | None:
 
 
 def _read(folder: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    disable_progress_bar()  # a bar of its own for a model that loads in a blink; big ones show the Hub's
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
