@@ -62,7 +62,9 @@ class _Bar:
     """A tqdm bar that shows the last exact evaluation beside the remaining time."""
 
     def __init__(self, steps: int, done: int, shown: bool) -> None:
-        self.bar = tqdm(total=steps, initial=done, desc="training", unit="step", file=sys.stderr, disable=not shown, delay=0.01)
+        self.bar = tqdm(
+            total=steps, initial=done, desc="training", unit="step", file=sys.stderr, disable=not shown, delay=0.01
+        )
 
     def __enter__(self) -> _Bar:
         return self

@@ -76,6 +76,33 @@ def paired_ratio(a: Paired, b: Paired, level: float = 0.95) -> Interval:
     return Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
+def ratio_of_means(a: Paired, b: Paired, level: float = 0.95) -> Interval:
+    """mean(a) / mean(b) over pairs with Fieller's interval (1954); values may be 0, as a collapsed policy's coverage is.
+
+    The interval holds every rho for which the mean of a - rho b does not differ from 0 by the paired t test at ``level``.
+
+    Returns:
+        (ratio, low, high, n). The ratio is NaN where mean(b) = 0; low and high are NaN for n < 2, and where mean(b) does
+        not itself differ from 0 at ``level``: any ratio would do then.
+    """
+    first, second = (side.to_numpy() for side in _pairs(a, b))
+    n = len(first)
+    if n == 0 or second.mean() == 0.0:
+        return Interval(math.nan, math.nan, math.nan, n)
+    ratio = float(first.mean() / second.mean())
+    if n < 2:
+        return Interval(ratio, math.nan, math.nan, n)
+    spread = np.cov(first, second) * float(stats.t.ppf((1 + level) / 2, n - 1)) ** 2 / n
+    # (mean(a) - rho mean(b))^2 <= t^2 var(a - rho b) / n is p rho^2 - 2 q rho + r <= 0 with
+    p = second.mean() ** 2 - spread[1, 1]
+    q = first.mean() * second.mean() - spread[0, 1]
+    r = first.mean() ** 2 - spread[0, 0]
+    if p <= 0.0:
+        return Interval(ratio, math.nan, math.nan, n)
+    root = math.sqrt(max(q * q - p * r, 0.0))
+    return Interval(ratio, float((q - root) / p), float((q + root) / p), n)
+
+
 def at_tokens(frame: pd.DataFrame, x: str, column: str, budget: float) -> float:
     """``column`` of one curve at x = ``budget``, linear between the two nearest points.
 

@@ -133,3 +133,28 @@ def test_summary() -> None:
 )
 def test_text(numbers: tuple[float, float, float, int], expected: str) -> None:
     assert statistics.text(*numbers) == expected
+
+
+def test_ratio_of_means_by_hand() -> None:
+    # a = (4, 6), b = (2, 2): means 5 and 2, ratio 2.5. a - rho b = (4 - 2 rho, 6 - 2 rho): mean 5 - 2 rho, variance 2,
+    # standard error sqrt(2 / 2) = 1; t(1, 0.975) = 12.7062: |5 - 2 rho| <= 12.7062, so rho = (5 -+ 12.7062) / 2.
+    ratio, low, high, n = statistics.ratio_of_means([4.0, 6.0], [2.0, 2.0])
+    assert (ratio, n) == (2.5, 2)
+    assert (low, high) == pytest.approx(((5 - 12.70620474) / 2, (5 + 12.70620474) / 2))
+
+
+def test_ratio_of_means_bounds_are_where_the_paired_t_test_turns() -> None:
+    a, b = [4.0, 6.5, 5.0, 7.0], [2.0, 2.2, 1.7, 2.4]
+    _, low, high, _ = statistics.ratio_of_means(a, b)
+    for bound in (low, high):
+        test = stats.ttest_1samp([x - bound * y for x, y in zip(a, b, strict=True)], 0.0)
+        assert test.pvalue == pytest.approx(0.05, abs=1e-9)
+
+
+def test_ratio_of_means_takes_zeros_and_says_where_it_has_no_interval() -> None:
+    ratio, low, high, n = statistics.ratio_of_means([0.0, 0.0, 3.0], [2.0, 2.1, 1.9])
+    assert ratio == pytest.approx(0.5) and low < 0.5 < high and n == 3
+    assert math.isnan(statistics.ratio_of_means([1.0], [2.0]).low)  # one seed
+    noisy = statistics.ratio_of_means([1.0, 2.0], [-1.0, 4.0])  # the denominator's mean does not differ from 0
+    assert noisy.mean == 1.0 and math.isnan(noisy.low) and math.isnan(noisy.high)
+    assert math.isnan(statistics.ratio_of_means([1.0, 2.0], [0.0, 0.0]).mean)

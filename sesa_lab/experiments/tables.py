@@ -57,12 +57,12 @@ def ratios(
     Args:
         evaluations: tidy, with arm, seed, step, tokens_total.
         reference: the arm that is 1.
-        column: a measure > 0.
+        column: a measure >= 0.
         budget: ``step`` (equal candidates) or ``tokens_total`` (equal sampled tokens; curves are read by interpolation).
         at: the budget; None: the largest that every run reached.
 
     Returns:
-        Columns arm, mean (geometric mean ratio), low, high, n.
+        Columns arm, mean (ratio of the means over seeds), low, high (Fieller's interval), n.
     """
     limit = evaluations.groupby(["arm", "seed"])[budget].max().min() if at is None else at
     values = {
@@ -70,7 +70,7 @@ def ratios(
         for arm, part in evaluations.groupby("arm", sort=False)
     }
     rows = [
-        {"arm": arm, **statistics.paired_ratio(found, values[reference])._asdict()} for arm, found in values.items()
+        {"arm": arm, **statistics.ratio_of_means(found, values[reference])._asdict()} for arm, found in values.items()
     ]
     return pd.DataFrame(rows)
 
@@ -177,7 +177,7 @@ def growth(evaluations: pd.DataFrame, column: str, step: int) -> pd.DataFrame:
     rows = []
     for arm, part in evaluations.groupby("arm", sort=False):
         last, first = (part[part["step"] == s].set_index("seed")[column] for s in (step, 0))
-        rows.append({"arm": arm, **statistics.paired_ratio(last, first)._asdict()})
+        rows.append({"arm": arm, **statistics.ratio_of_means(last, first)._asdict()})
     return pd.DataFrame(rows)
 
 
