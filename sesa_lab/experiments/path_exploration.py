@@ -100,27 +100,13 @@ def _arm(kind: str, repeats: str, rule: str, extra: dict[str, Any], label: str =
     return Arm(name, {"sampler": sampler, "update": update})
 
 
-def search() -> list[Arm]:
+def search(families: Sequence[str] = tuple(LEARNING_RATES)) -> list[Arm]:
     """One arm a family and learning rate of the grid."""
-    families = [arm for arm in factorial() if arm.name in SEARCHED]
     return [
         Arm(f"{arm.name}@{rate:g}", {**arm.changes, "update": {**arm.changes["update"], "learning_rate": rate}})
-        for arm in families
+        for arm in named(*families)
         for rate in SEARCH_GRID
     ]
-
-
-SEARCHED = (
-    "parallel-count-none",
-    "parallel-zero-none",
-    "sequential-count-none",
-    "sequential-count-asymmetric",
-    "sequential-zero-asymmetric",
-    "sequential-zero-positive_only",
-    "sequential-zero-history",
-    "mixed-zero-asymmetric",
-    "mixed-zero-positive_only",
-)
 
 
 def named(*names: str) -> list[Arm]:

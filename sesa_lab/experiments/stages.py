@@ -47,6 +47,20 @@ def sharpness(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     ]
 
 
+def _rival(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """Novelty-rewarded parallel sampling on the peaked priors at every learning rate of the grid: its best chance there."""
+    return [
+        job
+        for exponent in arms.EXPONENTS
+        for job in jobs_for(
+            arms.search(["parallel-zero-none"]),
+            seeds,
+            _base(steps, prior_exponent=exponent),
+            folder / f"rival-{exponent:g}",
+        )
+    ]
+
+
 def headline(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     """The arms of the demo; their runs are shared with the factorial."""
     return jobs_for(arms.headline(), seeds, _base(steps), folder / "path")
@@ -77,6 +91,7 @@ STAGES = {
     "factorial": Stage(_none, _factorial),
     "sharpness": Stage(_none, sharpness),
     "headline": Stage(_none, headline),
+    "rival": Stage(_none, _rival),
     "revival": Stage(collapsed, revived),
 }
 
