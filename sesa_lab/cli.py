@@ -284,7 +284,7 @@ def _report(commands: Any) -> None:
     command.add_argument("name", choices=["path_exploration"], help="which report")
     _add_many(command)
     command.add_argument("--out", default="reports/path_exploration.html", help="HTML file (default: %(default)s)")
-    command.add_argument("--full", action="store_true", help="with the factorial and the axis of sharpness (hours)")
+    command.add_argument("--full", action="store_true", help="with the factorial and the axis of sharpness (half an hour of five seeds)")
 
 
 def _experiment(commands: Any) -> None:
