@@ -2,7 +2,7 @@
 
 import sesa_lab
 run = sesa_lab.train("path_exploration", sampler="sequential", steps=200, seed=0, out="runs/x")
-run.evaluations.plot(x="step", y="coverage")
+run.evaluations.plot(x="step", y="coverage", backend="plotly")
 """
 
 from __future__ import annotations

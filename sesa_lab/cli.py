@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sesa_lab import environments
 from sesa_lab.config import PRESETS, SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
-from sesa_lab.errors import InputError, suggest
+from sesa_lab.errors import InputError, NotebookError, suggest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,10 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"sesa-lab: error: {' '.join(str(error).split())}\n")
         return 2
+    except NotebookError as error:
+        sys.stderr.write(f"sesa-lab: error: {' '.join(str(error).split())}\n")
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; `sesa-lab resume` (or the same command) goes on from the last checkpoint\n")
+        sys.stderr.write(
+            "\nstopped; a run goes on from its last checkpoint by `sesa-lab resume RUN`, an experiment by the same command\n"
+        )
         return 130
     return 0
 
@@ -284,7 +289,9 @@ def _report(commands: Any) -> None:
     command.add_argument("name", choices=["path_exploration"], help="which report")
     _add_many(command)
     command.add_argument("--out", default="reports/path_exploration.html", help="HTML file (default: %(default)s)")
-    command.add_argument("--full", action="store_true", help="with the factorial and the axis of sharpness (half an hour of five seeds)")
+    command.add_argument(
+        "--full", action="store_true", help="with the factorial and the axis of sharpness (half an hour of five seeds)"
+    )
 
 
 def _experiment(commands: Any) -> None:

@@ -72,7 +72,11 @@ class SamplerConfig:
         0.0, "sequential only: share of the group drawn i.i.d. given the task alone (rounded up)", low=0.0, high=1.0
     )
     redraws: int = option(
-        0, "sequential only: an answer that repeats its history is drawn again up to this often", low=0, high=100
+        0,
+        "sequential only: an answer that repeats its history is drawn again up to this often; its log-probs stay those of"
+        " one draw, so p/q is a little too large for it",
+        low=0,
+        high=100,
     )
 
 
@@ -310,6 +314,11 @@ def _check_together(config: Config) -> None:
             raise InputError(
                 "sampler.on_policy_fraction and sampler.redraws belong to sampler.name = 'sequential':"
                 " a parallel group is on-policy throughout and has no history to repeat"
+            )
+        if update.correction_scope == "off_policy":
+            raise InputError(
+                "update.correction_scope = 'off_policy' makes no sense with sampler.name = 'parallel': no candidate is"
+                " drawn off-policy; use 'all'"
             )
         if update.conditioning == "history":
             raise InputError(

@@ -11,6 +11,10 @@ class InputError(ValueError):
     """
 
 
+class NotebookError(RuntimeError):
+    """A cell of an executed notebook failed; the message names notebook, cell and error, and the partial output."""
+
+
 def suggest(name: str, known: list[str] | tuple[str, ...]) -> str:
     """``'did you mean X? known: A, B, X'`` for an unknown ``name`` among ``known``."""
     import difflib

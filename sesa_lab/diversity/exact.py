@@ -39,15 +39,16 @@ def exact_measures(probability: ArrayLike, success: ArrayLike, k: int) -> Exact:
         k: samples, >= 1.
 
     Raises:
-        ValueError: shapes differ, k < 1, a negative probability, or a sum above 1 + 1e-6.
+        ValueError: shapes differ, k < 1, a negative probability, or a sum above 1.01 (up to that it is rounding, as in
+            bfloat16, and is divided out).
     """
     p = np.asarray(probability, dtype=np.float64)
     hit = np.asarray(success, dtype=bool)
     if p.shape != hit.shape or p.ndim != 1:
         raise ValueError(f"expected two vectors of one length, got shapes {p.shape} and {hit.shape}")
-    if k < 1 or (p < 0).any() or p.sum() > 1 + 1e-6:
+    if k < 1 or (p < 0).any() or p.sum() > 1.01:
         raise ValueError(f"expected k >= 1 and probabilities >= 0 with sum <= 1, got k = {k}, sum = {p.sum():.6g}")
-    p = p.clip(max=1.0)
+    p = p / max(1.0, float(p.sum()))
     valid = float(p.sum())
     q = p[p > 0] / valid if valid > 0 else p[:0]
     found = p[hit]

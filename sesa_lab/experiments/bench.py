@@ -43,7 +43,7 @@ Spent = tuple[float, float]
 
 
 def main(rounds: int, out: Path = REPORT, shapes: Mapping[str, Shape] = SHAPES) -> dict[str, Any]:
-    """Measure everything, print one table, write ``out``; returns what was written.
+    """Measure everything, print the table part by part, write ``out``; returns what was written.
 
     Args:
         rounds: paired rounds of every comparison; an interval needs two.
@@ -60,31 +60,26 @@ def main(rounds: int, out: Path = REPORT, shapes: Mapping[str, Shape] = SHAPES) 
     first = next(iter(shapes.values()))
     torch.set_num_threads(first.threads)
     quiet()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "policy"
-        parameters = make_policy(folder, first)
-        steps = {name: compare_steps(folder, shape, rounds, name) for name, shape in shapes.items()}
-        policy = load_policy(our_config(folder, first).policy, "bench", {}, 0)
-        drawing = {
-            "shipped policy": compare_drawing(*shipped(first), rounds, "shipped policy"),
-            "bench policy": compare_drawing(*made(policy, first), rounds, "bench policy"),
-        }
-        decoding = compare_decoding(policy, first, rounds)
     machine = facts(0)
     machine["versions"] |= {name: importlib.metadata.version(name) for name in RIVALS}
-    result = {
-        "machine": machine,
-        "rounds": rounds,
-        "parameters": parameters,
-        "shapes": {name: dataclasses.asdict(shape) for name, shape in shapes.items()},
-        "steps": steps,
-        "drawing": drawing,
-        "decoding": decoding,
-    }
+    result: dict[str, Any] = {"machine": machine, "rounds": rounds, "steps": {}, "drawing": {}}
+    result["shapes"] = {name: dataclasses.asdict(shape) for name, shape in shapes.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "policy"
+        result["parameters"] = make_policy(folder, first)
+        _say(_head(result))
+        for name, shape in shapes.items():
+            steps = result["steps"][name] = compare_steps(folder, shape, rounds, name)
+            _say(_step_lines(name, result["shapes"][name], steps))
+        policy = load_policy(our_config(folder, first).policy, "bench", {}, 0)
+        for name, drawn in {"shipped policy": shipped(first), "bench policy": made(policy, first)}.items():
+            drawing = result["drawing"][name] = compare_drawing(*drawn, rounds, name)
+            _say(_drawing_lines(name, drawing))
+        result["decoding"] = compare_decoding(policy, first, rounds)
+        _say(_decoding_lines(result["decoding"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    print(table(result))
-    print(f"\nwritten to {out}")
+    _say([f"written to {out}"])
     return result
 
 
@@ -311,22 +306,21 @@ def _ratios(a: Sequence[Spent], b: Sequence[Spent]) -> dict[str, Any]:
     return found
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """Everything of a result, as plain text."""
+def _say(lines: Sequence[str]) -> None:
+    """Printed as soon as it is known: a run that is stopped early has still said something."""
+    print("\n".join([*lines, ""]), flush=True)
+
+
+def _head(result: Mapping[str, Any]) -> list[str]:
     machine = result["machine"]
-    first = next(iter(result["shapes"].values()))
-    lines = [
-        f"{machine['cpu']}, {machine['cpus']} cores, {first['threads']} thread(s) a side; torch"
-        f" {machine['versions']['torch']}, transformers {machine['versions']['transformers']}, TRL"
-        f" {machine['versions']['trl']}; {result['rounds']} paired rounds, ratios with 95 % intervals over rounds",
-        f"random Qwen2 of {result['parameters']:,} parameters, LoRA r=16 on all linears, float32; candidates are distinct,"
-        " so packing repeats gains nothing here",
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "transformers", "trl"))
+    threads = sorted({shape["threads"] for shape in result["shapes"].values()})
+    return [
+        f"{machine['cpu']}, {machine['cpus']} cores, {', '.join(map(str, threads))} thread(s) a side; {versions}",
+        f"random Qwen2 of {result['parameters']:,} parameters, LoRA r=16 on all linears, float32; {result['rounds']} paired",
+        "rounds, ratios with 95 % intervals over rounds, times are medians; candidates are distinct, so packing repeats gains",
+        "nothing here, and all run to the token limit, so that finished rows leave the batch gains nothing either",
     ]
-    for name, steps in result["steps"].items():
-        lines += ["", *_step_lines(name, result["shapes"][name], steps)]
-    for name, drawing in result["drawing"].items():
-        lines += ["", *_drawing_lines(name, drawing)]
-    return "\n".join([*lines, "", *_decoding_lines(result["decoding"])])
 
 
 def _step_lines(name: str, shape: Mapping[str, Any], steps: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,6 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def execute(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers = {workers}: expected at least 1, or none for one a core")
-    todo = [job for job in jobs if not _finished(job.folder)]
+    todo = [job for job in jobs if not finished(job)]
     if not todo:
         if watch is not None:
             watch()
@@ -69,13 +68,18 @@ def execute(
     workers = min(workers or os.cpu_count() or 1, len(todo))
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
-    total = sum(_weight(job.config) * job.config.run.steps for job in todo)
-    with (
-        ProcessPoolExecutor(workers, context, _initialise, (reports,)) as pool,
-        tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar,
-    ):
-        futures = {pool.submit(_run, job): job for job in sorted(todo, key=lambda job: -_weight(job.config))}
-        failures = _wait(futures, reports, bar, watch)
+    total = sum(_weight(job.config) * _left(job) for job in todo)
+    pool = ProcessPoolExecutor(workers, context, _initialise, (reports,))
+    with tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar:
+        try:
+            futures = {pool.submit(_run, job): job for job in sorted(todo, key=lambda job: -_weight(job.config))}
+            failures = _wait(futures, reports, bar, watch)
+        except BaseException:  # Ctrl-C, or Stop in a notebook: what waits is not begun, what runs stops; runs resume
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
     if failures:
         job, reason = failures[0]
         raise InputError(
@@ -97,8 +101,7 @@ def _wait(
         if watch is not None:
             watch()
         for future in finished:
-            error = future.exception()
-            reason = str(error) or type(error).__name__ if error is not None else future.result()
+            reason = future.result()  # a bug of ours comes back as it was raised
             if reason is not None:
                 failures.append((futures[future], reason))
             done += 1
@@ -120,8 +123,32 @@ def _weight(config: Config) -> int:
     return 4 if config.sampler.name == "sequential" else 1
 
 
-def _finished(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and runs.load(folder).finished
+def _left(job: Job) -> int:
+    """Steps a job still has to take."""
+    if not (job.folder / "config.json").is_file():
+        return job.config.run.steps
+    checkpoints = runs.load(job.folder).checkpoints
+    return job.config.run.steps - (checkpoints[-1][0] if checkpoints else 0)
+
+
+def finished(job: Job) -> bool:
+    """Whether a job has taken its last step.
+
+    Raises:
+        InputError: its folder is damaged, or holds a run of other settings.
+    """
+    if not (job.folder / "config.json").is_file():
+        return False
+    run = runs.load(job.folder)
+    if _comparable(run.config) != _comparable(job.config):
+        raise InputError(f"{job.folder} was made with other settings than its name says; remove the folder")
+    return run.finished
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    content = config.to_dict()
+    content["policy"]["adapter"] = Path(config.policy.adapter).name
+    return content
 
 
 def _initialise(reports: Any) -> None:
@@ -153,6 +180,4 @@ def _run(job: Job) -> str | None:
             train(job.config, job.folder, report)
     except InputError as error:
         return str(error)
-    except Exception:
-        return traceback.format_exc()
     return None

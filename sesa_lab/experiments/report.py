@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sesa_lab.experiments import stages, tables
+from sesa_lab.experiments.jobs import finished
 from sesa_lab.experiments.matrix import read
 from sesa_lab.reports.render import render
 from sesa_lab.reports.run_notebooks import execute
@@ -23,6 +24,8 @@ def make(name: str, folder: Path, seeds: Sequence[int], out: Path, steps: int, f
         InputError: bad parameters, before anything runs.
         NotebookError: a cell failed; the partial notebook is kept beside the report.
     """
+    for job in stages.headline(folder, seeds, steps) + stages.revived(folder, seeds, steps):
+        finished(job)  # bad seeds, settings or run folders are told before a notebook begins
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {"seeds": list(seeds), "steps": steps, "runs": os.path.relpath(folder, NOTEBOOKS)}
     executed = out.parent / "executed"

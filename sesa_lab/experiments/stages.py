@@ -47,11 +47,15 @@ def sharpness(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     ]
 
 
-def _rival(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
-    """Novelty-rewarded parallel sampling on the peaked priors at every learning rate of the grid: its best chance there."""
-    return [
+def rival(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """The arms we beat, at every learning rate of the grid, on the seeds that are reported: their best chance.
+
+    Novelty-rewarded parallel sampling on every prior, and the paper's rule on the default one.
+    """
+    paper = jobs_for(arms.search(["sequential-count-none"]), seeds, _base(steps), folder / "rival-1")
+    return paper + [
         job
-        for exponent in arms.EXPONENTS
+        for exponent in (1.0, *arms.EXPONENTS)
         for job in jobs_for(
             arms.search(["parallel-zero-none"]),
             seeds,
@@ -82,6 +86,17 @@ def execute_all(folder: Path, seeds: Sequence[int], steps: int, workers: int | N
     execute(revived(folder, seeds, steps), workers, "reviving, 2 of 2")
 
 
+def notebook_jobs(matrix: str, folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """The jobs of notebook 01's ``matrix``.
+
+    Raises:
+        InputError: neither ``headline`` nor ``factorial``.
+    """
+    if matrix not in ("headline", "factorial"):
+        raise InputError(f"matrix = {matrix!r}: expected 'headline' (five arms) or 'factorial' (all arms)")
+    return STAGES[matrix].jobs(folder, seeds, steps)
+
+
 def _none(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     return []
 
@@ -91,7 +106,7 @@ STAGES = {
     "factorial": Stage(_none, _factorial),
     "sharpness": Stage(_none, sharpness),
     "headline": Stage(_none, headline),
-    "rival": Stage(_none, _rival),
+    "rival": Stage(_none, rival),
     "revival": Stage(collapsed, revived),
 }
 

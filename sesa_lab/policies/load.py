@@ -118,9 +118,12 @@ def lab_policy_for(environment: str, options: Mapping[str, Any]) -> Path:
     """
     cards = {p.parent: json.loads(p.read_text()) for p in sorted(POLICIES.glob(f"*/{CARD}"))}
     cards = {folder: card for folder, card in cards.items() if card["environment"] == environment}
-    for folder, card in cards.items():
-        if all(options.get(key) == value for key, value in card["options"].items()):
-            return folder
+    fitting = [f for f, card in cards.items() if all(options.get(k) == v for k, v in card["options"].items())]
+    if len(fitting) > 1:
+        names = ", ".join(folder.name for folder in fitting)
+        raise InputError(f"several lab policies fit these options ({names}); name one of them instead of 'lab'")
+    if fitting:
+        return fitting[0]
     made = "; ".join(f"{folder.name}: {card['options']}" for folder, card in cards.items()) or "none"
     raise InputError(
         f"no lab policy was pre-trained for {environment} with these options. Shipped: {made}. Change the options, or"

@@ -15,14 +15,10 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from sesa_lab.errors import InputError, suggest
+from sesa_lab.errors import InputError, NotebookError, suggest
 
 HERE = "python3"
 """The kernel that means: the interpreter that runs this, whatever is registered under that name."""
-
-
-class NotebookError(RuntimeError):
-    """A cell of an executed notebook failed; the message names notebook, cell and error, and the partial output."""
 
 
 class _HereKernelManager(AsyncKernelManager):

@@ -56,6 +56,8 @@ class Trainer:
         self.bridge_ids = (
             prompts.bridge_ids(self.policy.tokenizer, self.policy.form) if config.sampler.name != "parallel" else ()
         )
+        x = self.request(0).prompt_ids
+        self.engine.check_room(len(x) + config.sampler.max_tokens)
         self.found: dict[str, list[str]] = {}  # task -> successful strategies since the run began
         self.tokens_total = 0
         if checkpoint is not None:
@@ -79,15 +81,19 @@ class Trainer:
     def draw(self, number: int) -> list[Group]:
         """This step's groups, drawn with the adapter merged into the base."""
         run = self.config.run
-        tasks = [self.environment.task((number - 1) * run.groups + g) for g in range(run.groups)]
-        tokenizer, form, name = self.policy.tokenizer, self.policy.form, self.environment.name
-        requests = [Request(task, prompts.task_ids(tokenizer, form, name, task)) for task in tasks]
+        requests = [self.request((number - 1) * run.groups + g) for g in range(run.groups)]
         dialogue = Dialogue(self.policy.stop_ids, self.bridge_ids)
         with merged(self.policy.model):
             return draw(
                 self.engine, requests, self.config.sampler, dialogue,
                 lambda g, i: stream(run.seed, "sampling", number, g, i),
             )  # fmt: skip
+
+    def request(self, index: int) -> Request:
+        """Task ``index`` with its prompt's token ids."""
+        task = self.environment.task(index)
+        ids = prompts.task_ids(self.policy.tokenizer, self.policy.form, self.environment.name, task)
+        return Request(task, ids)
 
     def judge(self, group: Group) -> Scored:
         """The environment's verdicts on a group, the rule for repeats, advantages."""
@@ -105,7 +111,12 @@ class Trainer:
         )  # fmt: skip
 
     def evaluate(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Exact measures, averaged over the environment's distinct tasks, and every answer's probability."""
+        """Exact measures, averaged over the environment's distinct tasks, and every answer's probability.
+
+        Where answers cannot be enumerated only the tokens spent are known; measures are then NaN in tables.
+        """
+        if self.environment.enumerate(self.environment.task(0)) is None:
+            return {"tokens_total": self.tokens_total}, []
         k, rows, measures = self.config.run.coverage_k, [], []
         for index in range(self.environment.options.get("maps", 1)):
             task = self.environment.task(index)

@@ -57,16 +57,18 @@ def correct(
         none, ppo_clip: importance 1 (ppo_clip acts inside the clipped ratio). truncated_is: min(c, p/q).
         asymmetric: 1 where the advantage is positive, min(c, p/q) where it is negative: rare good finds keep their full
         weight, candidates the trained distribution would hardly draw are punished only as much as it would draw them.
-        positive_only: negative advantages become 0. p/q is over the whole completion.
+        positive_only: negative advantages become 0. p/q is over the whole completion. Candidates that are on-policy
+        keep importance 1 throughout.
     """
     count = len(advantage)
     ratio = per_candidate((old - drawn).detach().double(), candidate, count).exp().to(advantage.dtype)
     ratio = torch.where(off_policy, ratio, torch.ones_like(ratio))
     importance = torch.ones_like(ratio)
     if config.correction == "truncated_is":
-        importance = ratio.clamp(max=config.truncation)
+        importance = torch.where(off_policy, ratio.clamp(max=config.truncation), importance)
     elif config.correction == "asymmetric":
-        importance = torch.where(advantage < 0, ratio.clamp(max=config.truncation), importance)
+        tempered = off_policy & (advantage < 0)
+        importance = torch.where(tempered, ratio.clamp(max=config.truncation), importance)
     elif config.correction == "positive_only":
         dropped = off_policy if config.correction_scope == "off_policy" else torch.ones_like(off_policy)
         advantage = torch.where(dropped, advantage.clamp(min=0.0), advantage)

@@ -116,7 +116,7 @@ def accumulate(
         loss.backward()
         report.loss += float(loss.detach())
         _record(report, members, candidate, before, weights)
-        change = before - now.detach()
+        change = now.detach() - before  # tokens are the old policy's, so this is k3 of KL(old || now)
         report.add("approx_kl", float((change.exp() - 1 - change).sum()))
         report.add("entropy", float(entropy.detach().sum()))
         report.add("clipped", float(clipped.sum()))
