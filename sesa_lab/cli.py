@@ -305,7 +305,7 @@ def _experiment(commands: Any) -> None:
     text = "Run one matrix of the Path Exploration experiments (what is missing of it) and print its table."
     command = _command(commands, "experiment", text, run)
     command.add_argument(
-        "name", choices=["search", "factorial", "sharpness", "rival", "headline", "revival"], help="which matrix"
+        "name", choices=["search", "factorial", "sharpness", "headline", "rival", "revival"], help="which matrix"
     )
     _add_many(command)
     command.add_argument(

@@ -4,7 +4,7 @@
 contract in ``contract.Environment``.
 """
 
-from sesa_lab.environments.check import check
+from sesa_lab.environments.checker import check
 from sesa_lab.environments.contract import Environment
 from sesa_lab.environments.registry import describe, make, names
 

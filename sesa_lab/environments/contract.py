@@ -1,4 +1,4 @@
-"""What every environment is; ``check.check`` holds one to it.
+"""What every environment is; ``checker.check`` holds one to it.
 
 This is the contract of single-turn environments; those with several turns will have one of their own beside it.
 """

@@ -61,11 +61,16 @@ def provenance(runs: Iterable[Mapping[str, Any]], bands: str = BANDS) -> str:
     rows = list(runs)
     seeds = {row["seed"] for row in rows if row.get("seed") is not None}
     known = {key: list(dict.fromkeys(str(row.get(key) or "unknown") for row in rows)) for key in ("run", "config")}
-    commits = dict.fromkeys(str(row.get("commit") or "unknown") for row in rows)
+    commits = dict.fromkeys(_short(str(row.get("commit") or "unknown")) for row in rows)
     shown = known["run"] if len(known["run"]) <= 6 else [*known["run"][:5], f"and {len(known['run']) - 5} more"]
     parts = [f"runs {', '.join(shown) or 'unknown'}", f"commit {', '.join(commits) or 'unknown'}"]
     parts += [f"config: {', '.join(known['config']) or 'unknown'}", *_seeds(seeds)]
     return "; ".join([*parts, bands] if bands else parts)
+
+
+def _short(commit: str) -> str:
+    """Seven digits, and the + of a tree with uncommitted changes."""
+    return commit[:7] + ("+" if commit.endswith("+") else "")
 
 
 def need(table: pd.DataFrame, *names: str) -> None:

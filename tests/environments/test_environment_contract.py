@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sesa_lab.environments import check
-from sesa_lab.environments import contract as contract_module
+from sesa_lab.environments import checker as contract_module
 from sesa_lab.environments.contract import check_index
 from sesa_lab.errors import InputError
 from sesa_lab.types import Score, Task

@@ -240,7 +240,7 @@ def test_what_the_report_says(monkeypatch: pytest.MonkeyPatch) -> None:
         for t, i in enumerate(row):
             now = float(log_probability(p.logits[b, t], i))
             d = now - p.old[b][t]
-            change.append(math.exp(-d) - 1 + d)
+            change.append(math.exp(d) - 1 - d)  # k3 of KL(old || now): the tokens are the old policy's
             kls.append((now - float(log_probability(p.reference[b, t], i))) ** 2 / 2)
             entropies.append(float(entropy(p.logits[b, t])))
             ratio, advantage = math.exp(d), p.advantage[b]

@@ -236,7 +236,7 @@ def test_later_passes_keep_the_old_log_probs(monkeypatch: pytest.MonkeyPatch) ->
     change, clipped = [], []
     for now, old, advantage, _ in spy.calls:
         d, ratio = (now - old).double(), (now - old).double().exp()
-        change.append((-d).exp() - 1 + d)
+        change.append(d.exp() - 1 - d)
         clipped.append(((ratio > 1.1) & (advantage > 0)) | ((ratio < 0.95) & (advantage < 0)))
     assert report.approx_kl == pytest.approx(float(torch.cat(change).mean()), rel=1e-3)
     assert report.clip_fraction == pytest.approx(float(torch.cat(clipped).double().mean()))
