@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,18 @@ def test_a_worker_gives_what_this_process_gives(tmp_path: Path) -> None:
         .astype(str)
         .equals(here.rollouts.drop(columns=["token_ids"]).astype(str))
     )
+
+
+@pytest.mark.slow
+def test_an_interrupt_begins_nothing_more(tmp_path: Path) -> None:
+    jobs = jobs_for([Arm("parallel", {})], list(range(8)), {"run": {"steps": 3}}, tmp_path)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(jobs, workers=1, watch=stop)
+    begun = [job for job in jobs if job.folder.exists()]
+    assert len(begun) < len(jobs)
+    time.sleep(3)  # a pool that went on would begin the next ones
+    assert [job for job in jobs if job.folder.exists()] == begun
