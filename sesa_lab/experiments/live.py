@@ -36,7 +36,7 @@ class LiveCurves:
         self.rows = len(table)
         begun = sum(frame is not None for frame in found)
         title = f"live: {self.column.replace('_', ' ')}, {begun} of {len(self.jobs)} runs begun"
-        figure = plots.curves(table, self.column, title=title, unit=self.unit)
+        figure = plots.curves(table, self.column, title=title, unit=self.unit, caption="as far as the runs have come")
         # As a raw bundle: a figure given to display() shows itself anew each time, whatever the display id.
         bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json())}
         if self.handle is None:

@@ -156,6 +156,16 @@ def along_axis(evaluations: pd.DataFrame, reference: str, step: int) -> pd.DataF
     return pd.concat(parts, ignore_index=True)
 
 
+def coverage_along(evaluations: pd.DataFrame, step: int) -> pd.DataFrame:
+    """Mean coverage of every arm in every group 'zipf-a': columns arm, exponent, mean, low, high (t interval), n."""
+    last = evaluations[evaluations["step"] == step]
+    parts = [
+        labelled(statistics.summary(part, "coverage")).assign(exponent=float(str(group).removeprefix("zipf-")))
+        for group, part in last.groupby("group", sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def with_best_rival(evaluations: pd.DataFrame, rivals: pd.DataFrame, step: int) -> pd.DataFrame:
     """The evaluations with ``parallel-zero-none`` of each group replaced by its best learning rate there.
 

@@ -68,7 +68,7 @@ def curves(
         )
     figure.update_xaxes(title=_LABELS.get(x, escape(x)), tickformat="~s" if x == "tokens_total" else None)
     figure.update_yaxes(title=_axis(y, unit))
-    return finish(figure, title, caption_or(caption, table, BANDS), height=330)
+    return finish(figure, title, caption_or(caption, table, BANDS), height=330, top=_room_above(figure))
 
 
 def bars(
@@ -127,8 +127,8 @@ def bars(
     return finish(figure, title, caption_or(caption, seeds, bands), height=20 + 46 * len(names), top=50)
 
 
-def axis(along: pd.DataFrame, label: str, x: str, caption: str | None = None, reference: float = 1.0) -> go.Figure:
-    """Estimates with intervals along one axis of an experiment, one line an arm; a dotted line at ``reference``.
+def axis(along: pd.DataFrame, label: str, x: str, caption: str | None = None) -> go.Figure:
+    """Estimates with intervals along one axis of an experiment, one line an arm.
 
     Args:
         along: columns arm, ``x``, mean, low, high, n; one row an (arm, x).
@@ -152,10 +152,16 @@ def axis(along: pd.DataFrame, label: str, x: str, caption: str | None = None, re
             customdata=[html.escape(text(r.mean, r.low, r.high, int(r.n))) for r in rows.itertuples(index=False)],
             hovertemplate=f"{escape(x)} %{{x:.2g}}<br>%{{customdata}}",
         )
-    figure.add_hline(y=reference, line={"dash": "dot", "width": 1, "color": "gray"})
     figure.update_xaxes(title=escape(x))
     figure.update_yaxes(title=escape(label))
-    return finish(figure, label, caption_or(caption, None, "bars: 95 % t interval over seeds"), height=330)
+    bars_mean = "bars: 95 % interval over seeds"
+    return finish(figure, label, caption_or(caption, None, bars_mean), height=330, top=_room_above(figure))
+
+
+def _room_above(figure: go.Figure) -> int:
+    """Pixels for the title and as many rows of legend as its names need at the width of a page."""
+    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.name and trace.showlegend is not False)
+    return 84 + 22 * (letters // 100)
 
 
 def _curve(part: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, list[Any]]:
