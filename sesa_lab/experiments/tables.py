@@ -260,7 +260,7 @@ def revival_conclusion(evaluations: pd.DataFrame, step: int) -> str:
 def _sentence(row: Mapping[str, Any], reference: str) -> str:
     ratio = statistics.text(row["mean"], row["low"], row["high"], row["n"])
     if not math.isfinite(row["low"]):
-        what = "no interval, so no conclusion (one seed, or a coverage of 0)"
+        what = "no interval, so no conclusion (too few seeds)"
     elif row["low"] > 1.0:
         what = "higher, the interval excludes 1"
     elif row["high"] < 1.0:

@@ -21,7 +21,7 @@ def test_both_notebooks_run_and_their_report_opens_offline(tmp_path: Path, visit
     assert page.locator(".js-plotly-plot").count() == 13
     text = page.inner_text("body")
     assert "stopped with an error" not in text and "Traceback" not in text
-    assert text.count("Conclusion") >= 2 and "no difference shown" in text
+    assert text.count("Conclusion") >= 2 and "times that of parallel" in text
     assert "seeds 0-1" in text or "seeds 0, 1" in text  # captions say where figures come from
     assert "95 %" in text and "commit" in text
     assert opened.requests == [out.as_uri()] and opened.complaints == []
