@@ -131,7 +131,9 @@ class UpdateConfig:
     entropy_coef: float = option(0.0, "weight of the bonus on the token entropy (nats)", low=0.0)
     epochs: int = option(1, "passes over each rollout", low=1, high=100)
     minibatches: int = option(1, "optimiser steps a pass; must divide the candidates of a step", low=1)
-    micro_batch: int = option(0, "rows a forward pass; 0: all at once. Gradients are the same either way", low=0)
+    micro_batch: int = option(
+        0, "rows a forward pass; 0: as many as hold about 2048 tokens. Gradients are the same either way", low=0
+    )
     max_grad_norm: float = option(1.0, "gradient norm is clipped to this", above=0.0)
 
 

@@ -168,24 +168,36 @@ class RereadingSession:
         return completions
 
 
-def shipped(shape: Shape) -> tuple[Policy, list[Request], SamplerConfig]:
+Drawn = tuple[Policy, list[Request], SamplerConfig, tuple[int, ...]]
+"""A policy, what it is asked, how many and how long answers, and the token ids between two answers of a sequence."""
+
+
+def shipped(shape: Shape) -> Drawn:
     """The lab policy of Path Exploration on its own prompt, its answers as long as it makes them."""
     environment = environments.make("path_exploration")
     policy = load_policy(PolicyConfig(device="cpu"), environment.name, environment.options, 0)
     tasks = [environment.task(i) for i in range(shape.prompts)]
     ids = [prompts.task_ids(policy.tokenizer, policy.form, environment.name, task) for task in tasks]
-    return policy, [Request(*pair) for pair in zip(tasks, ids, strict=True)], SamplerConfig(group_size=shape.group)
+    requests = [Request(*pair) for pair in zip(tasks, ids, strict=True)]
+    return policy, requests, SamplerConfig(group_size=shape.group), prompts.bridge_ids(policy.tokenizer, policy.form)
 
 
-def made(policy: Policy, shape: Shape) -> tuple[Policy, list[Request], SamplerConfig]:
+def made(policy: Policy, shape: Shape) -> Drawn:
     """The random policy of the compared step: every answer runs to the token limit."""
+    # The chat form's own bridge is a whole sentence, which a byte-level tokenizer would read letter by letter.
+    bridge = policy.encode("\nQ: one more\nA: ")
     tasks = [Questions(shape).task(i) for i in range(shape.prompts)]
     requests = [Request(task, prompts.task_ids(policy.tokenizer, policy.form, "bench", task)) for task in tasks]
-    return policy, requests, SamplerConfig(group_size=shape.group, max_tokens=shape.tokens)
+    return policy, requests, SamplerConfig(group_size=shape.group, max_tokens=shape.tokens), bridge
 
 
 def compare_drawing(
-    policy: Policy, requests: Sequence[Request], sampler: SamplerConfig, rounds: int, name: str = "drawing"
+    policy: Policy,
+    requests: Sequence[Request],
+    sampler: SamplerConfig,
+    bridge: tuple[int, ...],
+    rounds: int,
+    name: str = "drawing",
 ) -> dict[str, Any]:
     """Equal numbers of candidates drawn in parallel, in sequence, and in sequence without a kept cache.
 
@@ -193,7 +205,7 @@ def compare_drawing(
     group, so the ratio depends on answers' length and on the machine. Nothing is drawn again (``redraws`` 0).
     """
     engine = TorchEngine(policy)
-    dialogue = Dialogue(policy.stop_ids, prompts.bridge_ids(policy.tokenizer, policy.form))
+    dialogue = Dialogue(policy.stop_ids, bridge)
     in_sequence = dataclasses.replace(sampler, name="sequential")
     ways: dict[str, Callable[[int], list[Group]]] = {
         "parallel": lambda n: draw(engine, requests, sampler, dialogue, _streams(n)),
@@ -319,7 +331,8 @@ def _head(result: Mapping[str, Any]) -> list[str]:
         f"{machine['cpu']}, {machine['cpus']} cores, {', '.join(map(str, threads))} thread(s) a side; {versions}",
         f"random Qwen2 of {result['parameters']:,} parameters, LoRA r=16 on all linears, float32; {result['rounds']} paired",
         "rounds, ratios with 95 % intervals over rounds, times are medians; candidates are distinct, so packing repeats gains",
-        "nothing here, and all run to the token limit, so that finished rows leave the batch gains nothing either",
+        "nothing here, and all run to the token limit, so that finished rows leave the batch gains nothing either.",
+        "Where other work shares the processor, read the ratios of processor seconds.",
     ]
 
 

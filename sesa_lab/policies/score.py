@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sesa_lab.policies.load import Policy
 
+PART = 2048  # tokens of a forward pass, padding included, where the caller does not say
 CHUNK = 1 << 22  # logits held at once: tokens x vocabulary
 
 
@@ -39,11 +40,14 @@ class Rows:
     tokens: int
 
     def split(self, size: int) -> list[tuple[Rows, torch.Tensor]]:
-        """Parts of at most ``size`` rows, each with the (n,) indices of its tokens among the N; size 0: one part.
+        """Parts of at most ``size`` rows, each with the (n,) indices of its tokens among the N.
+
+        Size 0: as many rows as hold about ``PART`` tokens; activations then stay in the processor's cache.
 
         All tokens of a sequence lie in one row, hence in one part; sequence numbers stay those of the whole.
         """
-        if not size or size >= len(self.ids):
+        size = size or max(1, PART // self.ids.shape[1])
+        if size >= len(self.ids):
             return [(self, torch.arange(len(self.row)))]
         parts = []
         for start in range(0, len(self.ids), size):

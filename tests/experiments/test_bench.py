@@ -48,13 +48,13 @@ def test_prompts_are_distinct_and_as_long_as_asked() -> None:
 
 
 def test_drawing_counts_equal_candidates_and_what_was_read(policy: Policy) -> None:
-    found = bench.compare_drawing(*bench.made(policy, TINY), rounds=1)
+    found = bench.compare_drawing(*bench.made(policy, TINY), 1)
     for way in ("parallel", "sequential", "rereading"):
         assert found[way]["candidates"] == 8
         assert found[way]["sampled"] == 8 * 6
-    _, requests, _ = bench.made(policy, TINY)
+    _, requests, _, between = bench.made(policy, TINY)
     prompts = sum(len(request.prompt_ids) for request in requests)
-    bridge = len(bench.prompts.bridge_ids(policy.tokenizer, policy.form))
+    bridge = len(between)
     assert found["parallel"]["prefilled"] == prompts
     # Kept cache: each prompt once, then a closing stop token and the bridge between the 4 answers of 2 groups.
     assert found["sequential"]["prefilled"] == prompts + 2 * 3 * (1 + bridge)
@@ -65,8 +65,8 @@ def test_drawing_counts_equal_candidates_and_what_was_read(policy: Policy) -> No
 
 
 def test_an_engine_that_rereads_draws_the_same(policy: Policy) -> None:
-    _, requests, sampler = bench.made(policy, TINY)
-    dialogue = bench.Dialogue(policy.stop_ids, bench.prompts.bridge_ids(policy.tokenizer, policy.form))
+    _, requests, sampler, bridge = bench.made(policy, TINY)
+    dialogue = bench.Dialogue(policy.stop_ids, bridge)
     engine = bench.TorchEngine(policy)
     sequential = bench.dataclasses.replace(sampler, name="sequential")
     kept, again = (
