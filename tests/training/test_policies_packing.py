@@ -149,3 +149,46 @@ def test_drawn_log_probs_of_the_shared_group_are_true() -> None:
     recorded = torch.tensor([v for c in candidates for v in c.completion.logprobs])
     with torch.no_grad(), merged(policy.model):
         torch.testing.assert_close(token_logprobs(policy, rows)[0], recorded, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [0, 3])
+@pytest.mark.parametrize("sizes", [(7, 7), (7, 12)])
+def test_shared_contexts_change_neither_log_probs_nor_gradients(
+    monkeypatch: pytest.MonkeyPatch, micro: int, sizes: tuple[int, int]
+) -> None:
+    policy = tiny_policy()
+    random = torch.Generator().manual_seed(3)
+    words = policy.head.weight.shape[0]
+
+    def some(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, words, (n,), generator=random).tolist())
+
+    asked = [some(n) for n in sizes]
+    contexts = [asked[i % 2] for i in range(10)]
+    completions = [some(1 + i % 4) for i in range(10)]
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    weights = torch.randn(sum(map(len, completions)), generator=random)
+
+    def measured(share: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
+        monkeypatch.setattr(score, "SHARE", share)
+        rows = pack(contexts, completions)
+        logprobs, entropies = torch.zeros_like(weights), torch.zeros_like(weights)
+        for p in parameters:
+            p.grad = None
+        for part, index in rows.split(micro):
+            logprobs_part, entropies_part = token_logprobs(policy, part, 0.8)
+            logprobs[index], entropies[index] = logprobs_part.detach(), entropies_part.detach()
+            (logprobs_part * weights[index]).sum().backward()
+        return len(rows.prefixes), logprobs, entropies, torch.cat([p.grad.flatten() for p in parameters])
+
+    none, *plain = measured(10**9)
+    two, *shared = measured(1)
+    assert (none, two) == (0, 2)
+    for one, other in zip(plain, shared, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_nested_contexts_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "SHARE", 0)
+    assert pack([(1, 2), (1, 2, 3, 4)], [(3, 4), (5,)]).prefixes == ()  # one row, two contexts
+    assert pack([(1, 2), (1, 2)], [(3,), (4,)]).prefixes == ((1, 2),)
