@@ -1,7 +1,7 @@
 """A workbench for sequential sampling (SESA, arXiv 2510.15502) in reinforcement learning of language models.
 
 import sesa_lab
-run = sesa_lab.train("path_exploration", sampler="sequential", steps=200, seed=0, out="runs/x")
+run = sesa_lab.train("path_exploration", preset="lab", steps=100, seed=0, out="runs/x")
 run.evaluations.plot(x="step", y="coverage", backend="plotly")
 """
 
