@@ -57,6 +57,7 @@ def execute(
 
     Raises:
         InputError: some jobs failed; the others are complete. Names the first failure and how to try again.
+        Exception: a bug stops the whole matrix and comes back as it was raised; the same call goes on afterwards.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers = {workers}: expected at least 1, or none for one a core")
@@ -96,11 +97,11 @@ def _wait(
 ) -> list[tuple[Job, str]]:
     pending, failures, done = set(futures), [], 0
     while pending:
-        finished, pending = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
+        ended, pending = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
         _drain(reports, bar)
         if watch is not None:
             watch()
-        for future in finished:
+        for future in ended:
             reason = future.result()  # a bug of ours comes back as it was raised
             if reason is not None:
                 failures.append((futures[future], reason))

@@ -6,20 +6,15 @@ be such a module: it drafts sketches as ``sequential`` drafts answers, then expa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
-
-import numpy as np
 
 from sesa_lab.config import SamplerConfig
 from sesa_lab.engines import Engine
-from sesa_lab.samplers.dialogue import Dialogue, Request
+from sesa_lab.samplers.dialogue import Dialogue, Request, Streams
 from sesa_lab.samplers.parallel import parallel
 from sesa_lab.samplers.sequential import sequential
 from sesa_lab.types import Group
-
-Streams = Callable[[int, int], np.random.Generator]
-"""(group, index in group) -> the candidate's own generator."""
 
 
 class Draw(Protocol):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from sesa_lab.types import Task
+
+Streams = Callable[[int, int], np.random.Generator]
+"""(group, index in group) -> the candidate's own generator."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from sesa_lab.config import SamplerConfig
 from sesa_lab.engines import Engine, Sampling
-from sesa_lab.samplers.dialogue import Dialogue, Request
+from sesa_lab.samplers.dialogue import Dialogue, Request, Streams
 from sesa_lab.types import Candidate, Context, Group
 
 
@@ -17,7 +15,7 @@ def parallel(
     requests: Sequence[Request],
     config: SamplerConfig,
     dialogue: Dialogue,
-    streams: Callable[[int, int], np.random.Generator],
+    streams: Streams,
 ) -> list[Group]:
     """y_i ~ pi(. | x), i = 1..G; the prompt is read in once a group."""
     size = config.group_size

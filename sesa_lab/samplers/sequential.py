@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from sesa_lab.config import SamplerConfig
 from sesa_lab.engines import Engine, Sampling, Session
-from sesa_lab.samplers.dialogue import Dialogue, Request
+from sesa_lab.samplers.dialogue import Dialogue, Request, Streams
 from sesa_lab.samplers.parallel import parallel
 from sesa_lab.types import Candidate, Completion, Context, Group
 
@@ -20,7 +20,7 @@ def sequential(
     requests: Sequence[Request],
     config: SamplerConfig,
     dialogue: Dialogue,
-    streams: Callable[[int, int], np.random.Generator],
+    streams: Streams,
 ) -> list[Group]:
     """y_1 ~ pi(. | x), y_i ~ pi(. | x, y_1 .. y_{i-1}), all groups side by side on one growing cache.
 
