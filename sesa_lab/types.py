@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ContextKind = Literal["task", "history"]
-"""``task``: the task's prompt alone, x. ``history``: x followed by earlier answers of the same group."""
+ContextKind = Literal["task", "history", "sketch", "draft"]
+"""What a context holds besides the episode so far. ``task``: the task's prompt alone, x. ``history``: x and earlier answers of
+the same group. ``sketch``: x and the sketch to be followed. ``draft``: x, the request for a sketch, and earlier sketches."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,58 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Episode:
+    """An episode under way, or over. Immutable: ``environment.step`` returns the next one, and any may be gone back to.
+
+    Attributes:
+        task: what is asked.
+        seed: fixes the environment's own chance (slippery ice), so that an episode can be replayed.
+        state: the environment's own, immutable.
+        observation: what the environment says after the last turn, the next turn's user message; "" before the first turn
+            (the prompt shows that state) and where the episode is over.
+        rewards: one a turn, finite, in reward units of the environment.
+        terminated: the task itself has ended (solved, or lost for good).
+        truncated: a limit (turns, actions) ended the episode before the task did.
+        success: the task counts as solved.
+        strategy: canonical key of the way taken so far; None while nothing valid was done.
+    """
+
+    task: Task
+    seed: int
+    state: Any
+    observation: str = ""
+    rewards: tuple[float, ...] = ()
+    terminated: bool = False
+    truncated: bool = False
+    success: bool = False
+    strategy: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.terminated or self.truncated
+
+    @property
+    def verdict(self) -> Score:
+        """The episode as one verdict: the sum of its rewards."""
+        return Score(sum(self.rewards), self.success, self.strategy)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a replay. Whatever a policy wrote is escaped in it.
+
+    Attributes:
+        caption: what happened, a few words of plain text.
+        text: the state in plain text.
+        svg: the same as one ``<svg>`` element with a viewBox, readable on light and on dark ground.
+    """
+
+    caption: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True)
 class Context:
     """Token ids a completion is drawn or trained under, labelled by what they hold."""
 
@@ -73,32 +126,81 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One member of a group: a completion, the context it was drawn under, the contexts it may be trained under.
+class Turn:
+    """A stretch of the policy's own tokens.
 
     Attributes:
         drawn_under: the context the completion was sampled from.
-        trained_under: by kind; always holds ``task``. Where drawn_under.kind is ``task`` there is no other.
+        trained_under: contexts whose likelihood of the completion may be trained, by kind.
         completion: what was drawn.
-        history: texts of the earlier answers that the drawing context showed, oldest first.
-        redraws: how many draws were thrown away because they repeated the history.
-        sampled_tokens: tokens drawn for this candidate, thrown-away draws included.
     """
 
     drawn_under: Context
     trained_under: Mapping[str, Context]
     completion: Completion
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A method drafted in stage I of SESA.
+
+    Attributes:
+        turn: its tokens. Drawn and trained under x and the sketches before it (kind ``draft``).
+        repeats: it equals an earlier sketch of its group (case and white space aside).
+        redraws: how many draws were thrown away because they did.
+        sampled_tokens: tokens drawn for it, thrown-away draws included.
+    """
+
+    turn: Turn
+    repeats: bool = False
+    redraws: int = 0
+    sampled_tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.turn.completion.text
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One member of a group: what the policy said, turn by turn.
+
+    Attributes:
+        turns: at least one; a single-turn task has exactly one. ``trained_under`` of each holds ``task``, without sketch.
+        history: texts of the earlier answers that the drawing context showed, oldest first.
+        redraws: how many draws were thrown away because they repeated the history.
+        sampled_tokens: tokens drawn for this candidate, thrown-away draws included, sketches left out.
+        sketches: which of its group's sketches it follows: the one it expands and, where each turn has its own, the later
+            ones; empty: drawn without any.
+        episode: how it went, where the environment was asked turn by turn; None: the answer is judged whole.
+    """
+
+    turns: tuple[Turn, ...]
     history: tuple[str, ...] = ()
     redraws: int = 0
     sampled_tokens: int = 0
+    sketches: tuple[int, ...] = ()
+    episode: Episode | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens that the policy drew and that count, all turns together."""
+        return sum(len(turn.completion.ids) for turn in self.turns)
 
 
 @dataclass(frozen=True)
 class Group:
-    """The candidates of one task in the order drawn; advantages are normalised within it."""
+    """The candidates of one task in the order drawn; advantages are normalised within it.
+
+    Attributes:
+        task: what is asked.
+        candidates: in the order drawn.
+        sketches: those of stage I, in the order drafted.
+    """
 
     task: Task
     candidates: tuple[Candidate, ...]
+    sketches: tuple[Sketch, ...] = ()
 
 
 @dataclass
@@ -110,9 +212,13 @@ class Scored:
         scores: the environment's verdicts.
         rewards: after the rule for repeats.
         advantages: group-normalised; all 0 where the group's rewards do not differ.
+        sketch_rewards: one a sketch, from the rewards of its solutions; empty where sketches are not trained.
+        sketch_advantages: the same, normalised over the group's sketches.
     """
 
     group: Group
     scores: list[Score]
     rewards: list[float] = field(default_factory=list)
     advantages: list[float] = field(default_factory=list)
+    sketch_rewards: list[float] = field(default_factory=list)
+    sketch_advantages: list[float] = field(default_factory=list)

@@ -1,45 +1,51 @@
-"""``check`` holds an environment to the contract, with messages that name the likely cause of a breach."""
+"""``check`` holds an environment to the contract, with messages that name the likely cause of a breach.
+
+Here are attributes, tasks and verdicts; episodes are played in ``checker_episodes``, sketches and frames looked at in
+``checker_views``.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-import time
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from sesa_lab.environments.checker_episodes import chance, check_episodes, checked_step
+from sesa_lab.environments.checker_tools import (
+    HOSTILE,
+    check_text,
+    equal,
+    fail,
+    garbage_texts,
+    guarded,
+    hostile_texts,
+    short,
+)
+from sesa_lab.environments.checker_views import check_view, check_views
 from sesa_lab.environments.contract import Environment
 from sesa_lab.environments.registry import REGISTRY, make
 from sesa_lab.errors import InputError
 from sesa_lab.types import Score, Task
 
-INDICES = (0, 1, 2, 1_000_003)
+INDICES = (0, 1, 2)
+FAR = 1_000  # times round all tasks: of an index far beyond ``count``
 BAD_INDICES = (-1, 0.5, "0", None)
-HOSTILE = {
-    "nothing": "",
-    "blanks": " \n\t\u00a0\u3000",
-    "control characters": "\x00\x01\x1b[31m\x7f\r\x08",
-    "direction marks": "\u202e\u200f\u200e\u2066",
-    "emoji": "🏆👩\u200d👩\u200d👧🏳\ufe0f",
-    "lone surrogates": "\ud800\udfff",
-    "code": "__import__('os').system('exit 1')",
-    "markup": "<script>alert(1)</script>{{7*7}}%s%n{0}",
-    "a tower of powers": "9**9**9**9",
-    "digits of other scripts": "٣²Ⅷ",
-    "deep parentheses": "(" * 20_000 + ")" * 20_000,
-    "a number of 100,000 digits": "9" * 100_000,
-}
-GARBAGE = ("a", "(", " ", "9+", "a-", "a > ")
-GARBAGE_LENGTHS = (10_000, 40_000, 160_000, 640_000, 2_500_000, 10_000_000)
-SECONDS = 2.0
-"""CPU seconds one answer may take; 10 MB are scored in milliseconds where scoring is linear."""
+_DISTINCT = 20  # first tasks that are compared with each other
+_ATTRIBUTES = (
+    "name", "options", "policy_options", "repeats", "turns", "count", "task", "score", "reset", "step", "enumerate",
+    "solutions", "oracle", "sketch", "habitual", "render",
+)  # fmt: skip
 
 
 def check(env: Environment, twin: Environment | None = None) -> None:
     """Hold ``env`` to the contract; silent where it keeps it.
+
+    Where chance has a say (``checker_episodes.chance`` finds out), answers of the oracle and the solver need not succeed,
+    but must be readable.
 
     Args:
         env: what is checked.
@@ -51,36 +57,24 @@ def check(env: Environment, twin: Environment | None = None) -> None:
     before = _global_generators()
     _check_attributes(env)
     twin = _twin(env) if twin is None else twin
-    _equal(env, "options of the twin", twin.options, env.options, "an option that is not stored as it was resolved")
+    equal(env, "options of the twin", twin.options, env.options, "an option that is not stored as it was resolved")
     options = json.dumps(env.options)
-    tasks = [_check_task(env, twin, index) for index in INDICES]
-    _check_bad_indices(env)
+    tasks = _check_tasks(env, twin)
     for task in tasks:
         data = json.dumps(dict(task.data))
         _check_oracle(env, task)
-        _check_enumerate(env, twin, task)
+        valid = _check_enumerate(env, twin, task)
         _check_hostile(env, task)
-        _equal(env, "task.data after scoring", json.dumps(dict(task.data)), data, "score or oracle edits the task")
+        check_episodes(env, twin, task)
+        _check_solutions(env, twin, task, valid)
+        check_views(env, twin, task)
+        equal(env, "task.data after use", json.dumps(dict(task.data)), data, "a method edits the task")
     _check_order(env, twin, tasks)
     _check_garbage(env, tasks[0])
-    _equal(env, "options after use", json.dumps(env.options), options, "a method edits self.options")
+    equal(env, "options after use", json.dumps(env.options), options, "a method edits self.options")
     if _global_generators() != before:
-        _fail(env, "the global generator of random or numpy was used", "untouched", "random.* or np.random.* is called"
-              " or seeded; draw from seeding.stream(seed, 'environment', ...)")  # fmt: skip
-
-
-def _fail(env: Environment, came: str, expected: str, cause: str) -> NoReturn:
-    raise InputError(f"environment {env.name!r}: {came}; expected {expected}; likely cause: {cause}")
-
-
-def _equal(env: Environment, what: str, came: Any, expected: Any, cause: str) -> None:
-    if came != expected:
-        _fail(env, f"{what}: {_short(came)}", _short(expected), cause)
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
+        fail(env, "the global generator of random or numpy was used", "untouched", "random.* or np.random.* is called"
+             " or seeded; draw from seeding.stream(seed, 'environment', ...)")  # fmt: skip
 
 
 def _global_generators() -> tuple[Any, ...]:
@@ -89,26 +83,33 @@ def _global_generators() -> tuple[Any, ...]:
 
 
 def _check_attributes(env: Environment) -> None:
-    for attribute in ("name", "options", "repeats", "task", "score", "enumerate", "oracle"):
+    for attribute in _ATTRIBUTES:
         if not hasattr(env, attribute):
             raise InputError(f"{type(env).__name__} has no {attribute!r}; expected all of contract.Environment")
     if not isinstance(env.name, str) or not env.name:
         raise InputError(f"{type(env).__name__}.name: expected a name, got {env.name!r}")
     _check_json(env, "options", env.options)
     if env.repeats not in ("count", "zero"):
-        _fail(env, f"repeats = {env.repeats!r}", "'count' or 'zero'", "an option passed through unchecked")
+        fail(env, f"repeats = {env.repeats!r}", "'count' or 'zero'", "an option passed through unchecked")
+    if not isinstance(env.policy_options, tuple) or not set(env.policy_options) <= set(env.options):
+        fail(env, f"policy_options = {env.policy_options!r}", f"a tuple of names among {', '.join(env.options)}",
+             "an option renamed here and not there, or a text instead of a tuple")  # fmt: skip
+    for name in ("turns", "count"):
+        value = getattr(env, name)
+        if type(value) is not int or value < 1:
+            fail(env, f"{name} = {value!r}", "a whole number >= 1", "an option passed through unchecked")
 
 
 def _check_json(env: Environment, what: str, value: Any) -> None:
     cause = "a tuple, a set, a numpy value, a NaN or a key that is not text"
     if not isinstance(value, Mapping):
-        _fail(env, f"{what} is a {type(value).__name__}", "a mapping", "a list or an options object instead of a dict")
+        fail(env, f"{what} is a {type(value).__name__}", "a mapping", "a list or an options object instead of a dict")
     try:
         same = json.loads(json.dumps(dict(value), allow_nan=False)) == dict(value)
     except (TypeError, ValueError) as error:
-        _fail(env, f"{what} cannot be written as JSON ({error})", "JSON-able values", cause)
+        fail(env, f"{what} cannot be written as JSON ({error})", "JSON-able values", cause)
     if not same:
-        _fail(env, f"{what} comes back from JSON changed: {_short(dict(value))}", "equal values", cause)
+        fail(env, f"{what} comes back from JSON changed: {short(dict(value))}", "equal values", cause)
 
 
 def _twin(env: Environment) -> Environment:
@@ -120,16 +121,26 @@ def _twin(env: Environment) -> Environment:
     return make(env.name, **env.options)
 
 
-def _check_task(env: Environment, twin: Environment, index: int) -> Task:
+def _check_tasks(env: Environment, twin: Environment) -> list[Task]:
+    """The tasks that the rest of the check is about; the twin is asked for them backwards."""
+    indices = (*INDICES, INDICES[-1] + 1 + FAR * env.count)
+    tasks = [_check_task(env, index) for index in indices]
+    for task in reversed(tasks):
+        equal(env, f"task({task.index}) of a twin of the same options", twin.task(task.index), task, "draws that the"
+              " options do not fix: a generator without a seed, a set's order, the clock, what was asked before")  # fmt: skip
+    _check_bad_indices(env)
+    _check_count(env)
+    return tasks
+
+
+def _check_task(env: Environment, index: int) -> Task:
     task = env.task(index)
     if not isinstance(task, Task) or task.index != index or not isinstance(task.prompt, str) or not task.prompt:
-        _fail(env, f"task({index}) is {_short(task)}", f"a Task of index {index} with a prompt", "index not passed on")
+        fail(env, f"task({index}) is {short(task)}", f"a Task of index {index} with a prompt", "index not passed on")
     _check_json(env, f"task({index}).data", task.data)
     env.task(index + 1)
-    _equal(env, f"task({index}) asked again", env.task(index), task, "state is kept between calls, or a generator is"
-           " shared by all tasks; make one by seeding.stream(seed, 'environment', index)")  # fmt: skip
-    _equal(env, f"task({index}) of a twin of the same options", twin.task(index), task, "draws that the options do not"
-           " fix: a generator without a seed, a set's order, the clock")  # fmt: skip
+    equal(env, f"task({index}) asked again", env.task(index), task, "state is kept between calls, or a generator is"
+          " shared by all tasks; make one by seeding.stream(seed, 'environment', index)")  # fmt: skip
     return task
 
 
@@ -140,95 +151,157 @@ def _check_bad_indices(env: Environment) -> None:
         except InputError:
             continue
         except Exception as error:
-            _fail(env, f"task({index!r}) raises {type(error).__name__}", "InputError", "no call of check_index(index)")
-        _fail(env, f"task({index!r}) gives a task", "InputError", "no call of check_index(index)")
+            fail(env, f"task({index!r}) raises {type(error).__name__}", "InputError", "no call of check_index(index)")
+        fail(env, f"task({index!r}) gives a task", "InputError", "no call of check_index(index)")
+
+
+def _check_count(env: Environment) -> None:
+    """The first ``count`` tasks differ, and come again from there on."""
+    seen: dict[str, int] = {}
+    for index in range(min(env.count, _DISTINCT)):
+        content = _content(env.task(index))
+        if content in seen:
+            fail(env, f"tasks {seen[content]} and {index} are the same: {short(content)}", f"count = {env.count} distinct"
+                 " tasks", "tasks are drawn without a look at those before; see pool.Pool")  # fmt: skip
+        seen[content] = index
+    for index in INDICES:
+        later = index + env.count
+        equal(env, f"content of task {later}", _content(env.task(later)), _content(env.task(index)), f"task i is not task"
+              f" i mod count ({env.count}), or prompt or data tell the index itself")  # fmt: skip
+
+
+def _content(task: Task) -> str:
+    return json.dumps([task.prompt, dict(task.data)], sort_keys=True)
 
 
 def _verdict(env: Environment, task: Task, text: str, label: str) -> Score:
     """``env.score`` with its type, range and time checked."""
-    start = time.process_time()
-    try:
-        score = env.score(task, text)
-    except Exception as error:
-        _fail(env, f"score raises {type(error).__name__} on {label} ({_short(str(error))})", "a verdict on any text",
-              "the text is parsed without a guard: length, recursion, int() of many digits, encoding")  # fmt: skip
-    seconds = time.process_time() - start
-    if seconds > SECONDS:
-        _fail(env, f"score takes {seconds:.1f} CPU s on {label}", f"at most {SECONDS} s", "a loop or regex of more than"
-              " linear time; cap the length of the text before anything else")  # fmt: skip
+    score = guarded(env, "score", label, lambda: env.score(task, text))
     if not isinstance(score, Score) or not isinstance(score.reward, (int, float)) or not math.isfinite(score.reward):
-        _fail(env, f"score of {label} is {_short(score)}", "a Score of finite reward", "a numpy value, or 0/0")
+        fail(env, f"score of {label} is {short(score)}", "a Score of finite reward", "a numpy value, or 0/0")
     if not isinstance(score.success, bool) or not (score.strategy is None or isinstance(score.strategy, str)):
-        _fail(env, f"score of {label} is {_short(score)}", "success a bool, strategy text or None", "a numpy bool")
+        fail(env, f"score of {label} is {short(score)}", "success a bool, strategy text or None", "a numpy bool")
     if score.strategy is None and (score.reward != 0 or score.success):
-        _fail(env, f"score of {label} is {_short(score)}", "reward 0 and no success without a strategy",
-              "a penalty or a reward for answers that cannot be read")  # fmt: skip
+        fail(env, f"score of {label} is {short(score)}", "reward 0 and no success without a strategy",
+             "a penalty or a reward for answers that cannot be read")  # fmt: skip
+    if score.strategy is not None:
+        check_text(env, f"strategy of {label}", score.strategy)
     return score
 
 
 def _check_oracle(env: Environment, task: Task) -> None:
     answer = env.oracle(task)
-    label = f"the oracle's answer to task {task.index}, {_short(answer)}"
+    label = f"the oracle's answer to task {task.index}, {short(answer)}"
     score = _verdict(env, task, answer, label)
-    if not score.success or score.strategy is None:
-        _fail(env, f"score of {label} is {_short(score)}", "success", "oracle and score disagree about the format")
+    if score.strategy is None or (not score.success and not chance(env, task)):
+        fail(env, f"score of {label} is {short(score)}", "success", "oracle and score disagree about the format")
     padded = _verdict(env, task, f" \n\t{answer}\r\n ", label)
-    _equal(env, f"score of {label} with blanks around it", padded, score, "the text is not stripped before it is read")
+    equal(env, f"score of {label} with blanks around it", padded, score, "the text is not stripped before it is read")
     for text in (answer.upper(), answer.lower(), answer.swapcase()):
         strategy = _verdict(env, task, text, f"{label} in another case").strategy
         if strategy not in (None, score.strategy):
-            _fail(env, f"strategy of {_short(text)} is {_short(strategy)}", f"{_short(score.strategy)} or None",
-                  "the strategy is the text as written, not a canonical form of it")  # fmt: skip
+            fail(env, f"strategy of {short(text)} is {short(strategy)}", f"{short(score.strategy)} or None",
+                 "the strategy is the text as written, not a canonical form of it")  # fmt: skip
 
 
-def _check_enumerate(env: Environment, twin: Environment, task: Task) -> None:
-    answers = env.enumerate(task)
-    _equal(env, f"enumerate of task {task.index} by a twin", twin.enumerate(task), answers, "a set's order")
+def _listed(env: Environment, twin: Environment, task: Task, method: str) -> list[str] | None:
+    """What ``enumerate`` or ``solutions`` gives, the same each time and whatever a caller does with it."""
+    answers: list[str] | None = getattr(env, method)(task)
+    what = f"{method} of task {task.index}"
+    equal(env, f"{what} by a twin", getattr(twin, method)(task), answers, "a set's order")
     if answers is None:
-        return
+        return None
+    if not isinstance(answers, list):
+        fail(env, f"{what} is {short(answers)}", "a list of texts, or None", "a generator, or a tuple")
+    kept = list(answers)
+    answers.clear()
+    equal(env, f"{what} after a caller emptied the list", getattr(env, method)(task), kept, "the list kept for later calls"
+          " is handed out itself; give a copy")  # fmt: skip
+    return kept
+
+
+def _check_enumerate(env: Environment, twin: Environment, task: Task) -> set[str] | None:
+    """The strategies of all valid answers; None where they are too many."""
+    answers = _listed(env, twin, task, "enumerate")
+    if answers is None:
+        return None
     seen: dict[str, str] = {}
     successes = 0
     for answer in answers:
-        score = _verdict(env, task, answer, f"the enumerated {_short(answer)}")
+        score = _verdict(env, task, answer, f"the enumerated {short(answer)}")
         if score.strategy is None:
-            _fail(env, f"score cannot read the enumerated {_short(answer)}", "a strategy", "two formats of an answer")
-        if score.strategy in seen:
-            both = f"{_short(answer)} and {_short(seen[score.strategy])}"
-            _fail(env, f"{both} are one strategy, {_short(score.strategy)}",
-                  "distinct strategies", "enumerate lists one way in two wordings")  # fmt: skip
-        seen[score.strategy] = answer
+            fail(env, f"score cannot read the enumerated {short(answer)}", "a strategy", "two formats of an answer")
+        _check_new(env, seen, score.strategy, answer, "enumerate")
         successes += score.success
     strategy = env.score(task, env.oracle(task)).strategy
     if not successes or strategy not in seen:
-        _fail(env, f"enumerate of task {task.index} lacks the oracle's {_short(strategy)}", "every valid answer",
-              "enumerate is not complete; give None where it cannot be")  # fmt: skip
+        fail(env, f"enumerate of task {task.index} lacks the oracle's {short(strategy)}", "every valid answer",
+             "enumerate is not complete; give None where it cannot be")  # fmt: skip
+    return set(seen)
+
+
+def _check_new(env: Environment, seen: dict[str, str], strategy: str, answer: str, method: str) -> None:
+    if strategy in seen:
+        fail(env, f"{short(answer)} and {short(seen[strategy])} are one strategy, {short(strategy)}",
+             "distinct strategies", f"{method} lists one way in two wordings")  # fmt: skip
+    seen[strategy] = answer
+
+
+def _check_solutions(env: Environment, twin: Environment, task: Task, valid: set[str] | None) -> None:
+    """Every solution can be read. Each succeeds by a way of its own, unless chance has a say.
+
+    Args:
+        env: what is checked.
+        twin: of the same options.
+        task: what is asked.
+        valid: the strategies of all valid answers, where ``enumerate`` lists them.
+    """
+    answers = _listed(env, twin, task, "solutions")
+    if answers is None:
+        return
+    risky = chance(env, task)
+    seen: dict[str, str] = {}
+    for answer in answers:
+        label = f"the solution {short(answer)} of task {task.index}"
+        score = _verdict(env, task, answer, label)
+        if score.strategy is None or not (score.success or risky):
+            fail(env, f"score of {label} is {short(score)}", "success", "solver and score judge by different rules")
+        if valid is not None and score.strategy not in valid:
+            fail(env, f"{label} is not among the enumerated", "every valid answer there", "two lists of answers")
+        if not risky:
+            _check_new(env, seen, score.strategy, answer, "solutions")
+    oracle = env.oracle(task)
+    strategy = env.score(task, oracle).strategy
+    if not risky and strategy not in seen:
+        fail(env, f"solutions of task {task.index} lack the oracle's {short(strategy)}", "every way that is known",
+             "oracle and solutions search apart")  # fmt: skip
+    if len(set(answers)) < len(answers) or not answers:
+        fail(env, f"solutions of task {task.index}: {short(answers)}", "distinct texts, at least one", "no solution found"
+             " for a task that has one, or one listed twice")  # fmt: skip
 
 
 def _check_hostile(env: Environment, task: Task) -> None:
-    answer = env.oracle(task)
-    mixed = {f"an answer with {label}": answer + text for label, text in HOSTILE.items() if len(text) < 100}
-    for label, text in {**HOSTILE, **mixed, "an answer 1,000 times over": answer * 1_000}.items():
+    for label, text in hostile_texts(env.oracle(task)).items():
         score = _verdict(env, task, text, label)
         if label in HOSTILE and (score.success or (score.strategy is not None and not text.strip())):
-            _fail(env, f"score of {label} is {_short(score)}", "no success, and no strategy in nothing",
-                  "an empty or unreadable answer is taken for a default")  # fmt: skip
+            fail(env, f"score of {label} is {short(score)}", "no success, and no strategy in nothing",
+                 "an empty or unreadable answer is taken for a default")  # fmt: skip
 
 
 def _check_order(env: Environment, twin: Environment, tasks: list[Task]) -> None:
-    """Same verdicts forwards by ``env`` and backwards by ``twin``, which has so far scored nothing."""
+    """Same verdicts forwards by ``env`` and backwards by ``twin``."""
     pairs = [(task, text) for task in tasks for text in (env.oracle(task), "", *(env.enumerate(task) or [])[:100])]
     forwards = [env.score(task, text) for task, text in pairs]
     backwards = [twin.score(task, text) for task, text in reversed(pairs)][::-1]
     for (task, text), came, expected in zip(pairs, backwards, forwards, strict=True):
-        _equal(env, f"score of {_short(text)} in task {task.index} by a twin asked in another order", came, expected,
-               "verdicts depend on what was scored before; repeats are the trainer's business")  # fmt: skip
+        equal(env, f"score of {short(text)} in task {task.index} by a twin asked in another order", came, expected,
+              "verdicts depend on what was scored before; repeats are the trainer's business")  # fmt: skip
 
 
 def _check_garbage(env: Environment, task: Task) -> None:
-    for piece in GARBAGE:
-        for length in GARBAGE_LENGTHS:
-            text = piece * (length // len(piece))
-            score = _verdict(env, task, text, f"{length:,} characters of {piece!r}")
-            if score.success:
-                _fail(env, f"{length:,} characters of {piece!r} succeed", "no success", "the answer is searched for in"
-                      " the text instead of being read whole")  # fmt: skip
+    start = env.reset(task)
+    for label, text in garbage_texts():
+        if _verdict(env, task, text, label).success or checked_step(env, start, text, label).success:
+            fail(env, f"{label} succeed", "no success", "the answer is searched for in the text instead of being read"
+                 " whole")  # fmt: skip
+        check_view(env, task, text, label)

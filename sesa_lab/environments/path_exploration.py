@@ -10,17 +10,18 @@ take all. (Once every parent is half full, the halves left follow.)
 from __future__ import annotations
 
 import dataclasses
+import html
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from sesa_lab.config import option
-from sesa_lab.environments.contract import check_index
+from sesa_lab.environments.contract import SingleTurn, check_index
 from sesa_lab.environments.hierarchies import Hierarchy, china, synthetic, world
 from sesa_lab.errors import InputError
 from sesa_lab.seeding import stream
-from sesa_lab.types import Score, Task
+from sesa_lab.types import Frame, Score, Task
 
 # Positions among the "environment" streams of a seed (hierarchies.py has 0); changing one changes every run.
 _PRIOR, _TREASURES = 1, 2
@@ -55,7 +56,7 @@ class PathExplorationOptions:
     )
 
 
-class PathExploration:
+class PathExploration(SingleTurn):
     """The environment; see ``contract.Environment`` for what every environment has.
 
     Attributes:
@@ -65,7 +66,7 @@ class PathExploration:
     """
 
     name = "path_exploration"
-    policy_options = ("hierarchy", "branching", "hierarchy_seed", "prior_exponent")
+    policy_options: tuple[str, ...] = ("hierarchy", "branching", "hierarchy_seed", "prior_exponent")
 
     def __init__(self, options: PathExplorationOptions) -> None:
         """Build the tree; treasures are placed when first asked for.
@@ -82,6 +83,7 @@ class PathExploration:
                 f"n_treasures = {options.n_treasures} is out of range: the {options.hierarchy} hierarchy has"
                 f" {len(self.leaves)} leaves; take fewer treasures or a larger tree"
             )
+        self.count = options.maps
         self._options = options
         self._masks: dict[int, np.ndarray] = {}
 
@@ -110,9 +112,34 @@ class PathExploration:
         """All leaves."""
         return list(self.leaves)
 
+    def solutions(self, task: Task) -> list[str]:
+        """The leaves that hold a treasure."""
+        return [leaf for leaf, found in zip(self.leaves, self.treasure_mask(task), strict=True) if found]
+
     def oracle(self, task: Task) -> str:
         """The first leaf that holds a treasure."""
         return self.leaves[int(np.flatnonzero(self.treasure_mask(task))[0])]
+
+    def sketch(self, task: Task, text: str) -> str | None:
+        """The region to look in: the first name of the path."""
+        position = self.hierarchy.find(text)
+        return None if position is None else self.leaves[position].split(self.hierarchy.separator)[0]
+
+    def habitual(self, sketch: str) -> bool:
+        """No region is a habit: skew is the prior's business here."""
+        return False
+
+    def render(self, task: Task, text: str = "") -> list[Frame]:
+        """The question, then the path, one level a frame."""
+        score = self.score(task, text)
+        names = [] if score.strategy is None else score.strategy.split(self.hierarchy.separator)
+        verdict = "a treasure" if score.success else "nothing here"
+        frames = [_signpost("where to look?", ["?"])]
+        for depth in range(1, len(names) + 1):
+            frames.append(
+                _signpost(verdict if depth == len(names) else self.hierarchy.levels[depth - 1], names[:depth])
+            )
+        return frames
 
     def prior(self) -> np.ndarray:
         """What a lab policy is pre-trained to answer: P(leaf) = rank^-a / sum of all, float64 (leaves,), sums to 1.
@@ -148,6 +175,15 @@ class PathExploration:
             first.append(leaves[:half])
             rest.append(leaves[half:])
         return np.concatenate(first + rest)
+
+
+def _signpost(caption: str, names: list[str]) -> Frame:
+    lines = "".join(
+        f'<text x="{8 + 12 * depth}" y="{20 + 18 * depth}" font-size="13" fill="#7f7f7f">{html.escape(name)}</text>'
+        for depth, name in enumerate(names)
+    )
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 240 {14 + 18 * len(names)}">{lines}</svg>'
+    return Frame(caption, " > ".join(names), svg)
 
 
 def _hierarchy(options: PathExplorationOptions) -> Hierarchy:

@@ -1,4 +1,8 @@
-"""Environments by name. To add one: an options dataclass, a factory, one line in ``REGISTRY``."""
+"""Environments by name. To add one: an options dataclass, a factory, one line in ``REGISTRY``.
+
+The defaults of the options are lab-size: small enough for the lab policies. Settings of the paper's own benchmark, where it
+has others, are the options dataclass's class attribute ``PAPER`` (a dict) and are asked for by ``preset="paper"``.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,17 @@ from typing import Any
 
 from sesa_lab.config import check_value
 from sesa_lab.environments.contract import Environment
+from sesa_lab.environments.countdown import Countdown, CountdownOptions
+from sesa_lab.environments.frozen_lake import FrozenLake, FrozenLakeOptions
 from sesa_lab.environments.path_exploration import PathExploration, PathExplorationOptions
+from sesa_lab.environments.sokoban import Sokoban, SokobanOptions
 from sesa_lab.errors import InputError, suggest
 
 REGISTRY: dict[str, tuple[type, Callable[[Any], Environment]]] = {
+    "countdown": (CountdownOptions, Countdown),
+    "frozen_lake": (FrozenLakeOptions, FrozenLake),
     "path_exploration": (PathExplorationOptions, PathExploration),
+    "sokoban": (SokobanOptions, Sokoban),
 }
 """name -> (dataclass of documented options, factory taking one). The dataclass's docstring is the one-line text."""
 
@@ -22,15 +32,25 @@ def names() -> list[str]:
     return sorted(REGISTRY)
 
 
-def make(name: str, **options: Any) -> Environment:
+def make(name: str, preset: str = "lab", **options: Any) -> Environment:
     """The environment ``name``; options left out take their defaults.
 
+    Args:
+        name: one of ``names()``.
+        preset: ``lab`` (the defaults) or ``paper`` (the benchmark as the paper's experiments had it).
+        **options: these come before the preset's.
+
     Raises:
-        InputError: unknown name or option; a value of the wrong type or out of range; values that do not fit together.
+        InputError: unknown name, preset or option; a value of the wrong type or out of range; values that do not fit
+            together.
     """
     if name not in REGISTRY:
         raise InputError(f"unknown environment {name!r}; {suggest(str(name), names())}")
+    if preset not in ("lab", "paper"):
+        raise InputError(f"unknown preset {preset!r} of environment {name}; expected 'lab' or 'paper'")
     kind, factory = REGISTRY[name]
+    if preset == "paper":
+        options = {**getattr(kind, "PAPER", {}), **options}
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in options:
         if key not in fields:

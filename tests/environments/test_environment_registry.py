@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
 from sesa_lab import environments
+from sesa_lab.config import option
+from sesa_lab.environments.pool import HARD, SPLITS
 from sesa_lab.environments.registry import REGISTRY
 from sesa_lab.errors import InputError
 
@@ -16,11 +21,87 @@ def test_names() -> None:
     assert "path_exploration" in environments.names()
 
 
+POOLED = [name for name in environments.names() if name != "path_exploration"]
+
+
+@pytest.mark.parametrize("preset", ["lab", "paper"])
 @pytest.mark.parametrize("name", environments.names())
-def test_every_environment_keeps_the_contract(name: str) -> None:
-    env = environments.make(name)
+def test_every_environment_keeps_the_contract(name: str, preset: str) -> None:
+    env = environments.make(name, preset)
     assert env.name == name
     environments.check(env)
+
+
+@pytest.mark.parametrize("name", environments.names())
+def test_the_papers_preset_changes_its_options_and_no_others(name: str) -> None:
+    kind = REGISTRY[name][0]
+    paper: dict[str, Any] = getattr(kind, "PAPER", {})
+    lab = environments.make(name).options
+    assert lab == dataclasses.asdict(kind())
+    assert environments.make(name, "paper").options == {**lab, **paper}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_options_that_environments_with_a_pool_share(name: str) -> None:
+    described = environments.describe()[name]["options"]
+    assert described["split"]["choices"] == list(SPLITS) and described["split"]["default"] == "train"
+    assert described["hard"]["choices"] == list(HARD) and described["hard"]["default"] == "natural"
+    assert described["repeats"]["choices"] == ["count", "zero"] and described["repeats"]["default"] == "count"
+    assert (described["seed"]["low"], described["seed"]["high"]) == (0, 2**32 - 1)
+    env = environments.make(name, tasks=3)
+    assert env.count == 3 and environments.make(name).count == described["tasks"]["default"] == 4096
+    assert type(env.task(0).data["hard"]) is bool
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    """A toy."""
+
+    PAPER: ClassVar[dict[str, Any]] = {"size": 9}
+
+    size: int = option(3, "cells", low=1, high=10)
+    seed: int = option(0, "fixes the draws", low=0)
+
+
+@dataclass(frozen=True)
+class BareOptions:
+    """A toy without settings of the paper."""
+
+    size: int = option(3, "cells", low=1, high=10)
+
+
+def test_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "toy", (ToyOptions, lambda options: options))
+    monkeypatch.setitem(REGISTRY, "bare", (BareOptions, lambda options: options))
+    made: Any = environments.make  # these factories give the options themselves
+    assert made("toy") == made("toy", "lab") == made("toy", preset="lab") == ToyOptions(3, 0)
+    assert made("toy", "paper") == made("toy", preset="paper") == ToyOptions(9, 0)
+    assert made("toy", "paper", seed=4) == ToyOptions(9, 4)
+    assert made("toy", preset="paper", size=5) == ToyOptions(5, 0)  # what is asked for comes before the preset
+    assert made("bare", "paper") == BareOptions(3)
+    assert ToyOptions.PAPER == {"size": 9}
+    assert list(environments.describe()["toy"]["options"]) == ["size", "seed"]  # PAPER is no option
+
+
+@pytest.mark.parametrize(
+    ("paper", "says"),
+    [
+        ({"sise": 9}, "unknown option 'sise' of environment toy; did you mean 'size'"),
+        ({"size": 11}, "toy.size = 11 is out of range"),
+    ],
+)
+def test_a_presets_options_are_checked(paper: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = dataclass(frozen=True)(type("Options", (ToyOptions,), {"PAPER": paper}))
+    monkeypatch.setitem(REGISTRY, "toy", (kind, lambda options: options))
+    with pytest.raises(InputError, match=says):
+        environments.make("toy", "paper")
+
+
+def test_unknown_presets() -> None:
+    with pytest.raises(
+        InputError, match="unknown preset 'papr' of environment path_exploration; expected 'lab' or 'pa"
+    ):
+        environments.make("path_exploration", preset="papr")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sesa_lab.environments import check, make
 from sesa_lab.environments.path_exploration import PathExploration, PathExplorationOptions
 from sesa_lab.errors import InputError
-from sesa_lab.types import Score
+from sesa_lab.types import Episode, Score
 
 
 def room(**options: Any) -> PathExploration:
@@ -249,9 +250,83 @@ def test_arrays_cannot_be_spoilt_by_a_caller() -> None:
         env.treasure_mask(task)[:] = True
     env.prior()[:] = 0
     env.enumerate(task).clear()
+    env.solutions(task).clear()
     assert env.score(task, env.leaves[0]) == before
-    assert len(env.enumerate(task)) == 200 and env.prior().sum() == pytest.approx(1.0)
+    assert (
+        len(env.enumerate(task)) == 200 and len(env.solutions(task)) == 20 and env.prior().sum() == pytest.approx(1.0)
+    )
     assert env.treasure_mask(task).dtype == np.bool_ and env.prior().dtype == np.float64
+
+
+def test_one_turn_and_as_many_tasks_as_maps() -> None:
+    env = room(maps=3)
+    assert (env.turns, env.count) == (1, 3)
+    assert set(env.policy_options) == {"hierarchy", "branching", "hierarchy_seed", "prior_exponent"} < set(env.options)
+
+
+def test_an_episode_is_one_answer() -> None:
+    env = room()
+    task = env.task(0)
+    treasure, miss = env.oracle(task), next(leaf for leaf in env.leaves if leaf not in found(env))
+    start = env.reset(task, 7)
+    assert start == Episode(task, 7, None) and not start.over
+    for text, rewards, success, strategy in (
+        (f" {treasure} ", (1.0,), True, treasure),
+        (miss, (0.0,), False, miss),
+        ("nowhere", (0.0,), False, None),
+    ):
+        end = env.step(start, text)
+        assert (end.task, end.seed, end.observation, end.rewards) == (task, 7, "", rewards)
+        assert (end.terminated, end.truncated, end.success, end.strategy) == (True, False, success, strategy)
+        assert end.verdict == env.score(task, text)
+        with pytest.raises(InputError, match=r"this episode of task 0 is over \(terminated\); begin a new one"):
+            env.step(end, treasure)
+    assert start == env.reset(task, 7)
+
+
+@pytest.mark.parametrize("kind", ["independent", "clustered"])
+def test_solutions_are_the_treasures(kind: str) -> None:
+    env = room(treasures=kind, maps=2)
+    for index in (0, 1):
+        solutions = env.solutions(env.task(index))
+        assert len(solutions) == 20 and set(solutions) == found(env, index)
+        assert solutions[0] == env.oracle(env.task(index))
+    assert env.solutions(env.task(0)) != env.solutions(env.task(1))
+
+
+def test_a_sketch_is_the_first_name() -> None:
+    env, task = ENV, TASKS[0]
+    assert env.sketch(task, " europe > FRANCE>paris.\n") == "Europe"
+    assert env.sketch(task, "Europe > France") is env.sketch(task, "") is None
+    assert {env.sketch(task, leaf) for leaf in env.leaves} == {path[0] for path in env.hierarchy.paths}
+    synthetic = room()
+    # 8 regions of 5 x 5 places
+    assert len({synthetic.sketch(synthetic.task(0), leaf) for leaf in synthetic.leaves}) == 8
+    assert not any(env.habitual(sketch) for sketch in ("Europe", "", "<b>"))
+
+
+def test_a_replay_walks_down_the_path() -> None:
+    env = room()
+    task, treasure = env.task(0), env.oracle(env.task(0))
+    region, city, district = treasure.split("-")
+    frames = env.render(task, treasure.upper())
+    assert [frame.text for frame in frames] == ["?", region, f"{region} > {city}", f"{region} > {city} > {district}"]
+    assert [frame.caption for frame in frames] == ["where to look?", "region", "city", "a treasure"]
+    miss = next(leaf for leaf in env.leaves if leaf not in found(env))
+    assert env.render(task, miss)[-1].caption == "nothing here"
+    assert env.render(task) == env.render(task, "<script>") == frames[:1]
+    for frame, depth in zip(frames, (1, 1, 2, 3), strict=True):
+        root = ElementTree.fromstring(frame.svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert [element.text for element in root] == frame.text.split(" > ") and len(root) == depth
+
+
+def test_names_are_escaped_in_a_replay() -> None:
+    # names of the world with an apostrophe, the only character of markup that occurs in them
+    leaf = next(leaf for leaf in ENV.leaves if "'" in leaf)
+    frame = ENV.render(TASKS[0], leaf)[-1]
+    assert "'" not in frame.svg and "&#x27;" in frame.svg
+    assert [element.text for element in ElementTree.fromstring(frame.svg)] == leaf.split(" > ")
 
 
 def test_numpy_indices_are_indices() -> None:
