@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sesa_lab.config import PRESETS, SECTIONS, Config
+from sesa_lab.config import SECTIONS, Config, EnvironmentConfig
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.presets import PRESETS
 
 FIELDS = [(section, field) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 NUMBERS = [(section, field) for section, field in FIELDS if field.type in ("int", "float")]
@@ -55,15 +56,36 @@ def test_configs_cannot_be_changed_by_accident() -> None:
         Config.build().run.seed = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("environment", ["path_exploration", "sokoban", "one's own"])
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_presets_build(preset: str) -> None:
-    data = Config.build(preset).to_dict()
-    defaults = Config().to_dict()
-    for section, values in PRESETS[preset].items():
+def test_presets_build(preset: str, environment: str) -> None:
+    data = Config.build(preset, environment={"name": environment}).to_dict()
+    defaults = Config(EnvironmentConfig(environment)).to_dict()
+    for section, values in PRESETS[preset].get(environment, PRESETS[preset][""]).items():
         for name, value in values.items():
             assert data[section].pop(name) == value
             defaults[section].pop(name)
     assert data == defaults, "a preset changes only what it names"
+
+
+def test_a_preset_is_that_of_the_environment() -> None:
+    # Whole short answers follow each other; longer ones are drafted first.
+    for preset in ("paper", "lab"):
+        assert Config.build(preset).sampler.name == "sequential"
+        assert Config.build(preset, environment={"name": "countdown"}).sampler.name == "sesa"
+    paper = Config.build("paper", environment={"name": "countdown"})
+    assert (paper.update.conditioning, paper.update.correction, paper.update.train_sketches) == ("task", "none", "none")
+    assert paper.environment.options == {"preset": "paper"}
+
+
+def test_options_of_the_environment_go_before_the_presets_one_by_one() -> None:
+    config = Config.build("paper", environment={"name": "countdown", "options": {"tasks": 9}})
+    assert config.environment.options == {"preset": "paper", "tasks": 9}, "still the paper's task"
+    config = Config.build("paper", environment={"name": "countdown", "options": {"preset": "lab"}})
+    assert config.environment.options == {"preset": "lab"}
+    assert PRESETS["paper"][""]["environment"]["options"] == {"preset": "paper"}, "the preset itself is as it was"
+    wrong = {"name": "sokoban", "options": 3}
+    refused(r"^environment\.options: expected a mapping, got 3$", "paper", environment=wrong)
 
 
 def test_what_is_asked_for_goes_before_the_preset() -> None:
@@ -73,7 +95,9 @@ def test_what_is_asked_for_goes_before_the_preset() -> None:
 
 def test_unknown_names_get_a_suggestion() -> None:
     refused(r"unknown preset 'papr'; did you mean 'paper'\? known: lab, paper", "papr")
-    refused(r"unknown config section 'samplr'; did you mean 'sampler'\? known: environment, policy", samplr={})
+    refused(
+        r"unknown config section 'samplr'; did you mean 'sampler'\? known: environment, evaluation, policy", samplr={}
+    )
     refused(
         r"unknown option sampler\.group_sise; did you mean 'group_size'\? known: .*temperature",
         sampler={"group_sise": 4},
@@ -91,7 +115,7 @@ def test_choices(case: tuple) -> None:
     section, field = case
     wrong = field.metadata["choices"][-1] + "x"
     known = ", ".join(sorted(field.metadata["choices"]))
-    message = rf"^{label(case)} = '{wrong}' is unknown; did you mean '\w+'\? known: {known}$"
+    message = rf"^{label(case)} = '{re.escape(wrong)}' is unknown; did you mean '[\w+]+'\? known: {re.escape(known)}$"
     refused(message, **{section: {field.name: wrong}})
 
 
@@ -168,12 +192,64 @@ def test_from_dict_wants_a_mapping() -> None:
 
 # every combination that makes no sense, and its nearest neighbour that does
 SEQUENTIAL = {"name": "sequential"}
+SESA = {"name": "sesa"}
 
 
 @pytest.mark.parametrize("sampler", [{"on_policy_fraction": 0.5}, {"redraws": 1}])
-def test_sequential_only_settings_of_the_sampler(sampler: dict) -> None:
-    refused(r"on_policy_fraction and sampler\.redraws belong to sampler\.name = 'sequential'", sampler=sampler)
-    Config.build(sampler=SEQUENTIAL | sampler)
+def test_settings_of_samplers_with_a_history(sampler: dict) -> None:
+    message = (
+        r"on_policy_fraction and sampler\.redraws belong to sampler\.name = 'sequential' or 'sesa': a parallel group is"
+        " on-policy throughout"
+    )
+    refused(message, sampler=sampler)
+    for name in (SEQUENTIAL, SESA):
+        Config.build(sampler=name | sampler)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"expansions": 2}, {"drafting": "iid"}, {"drafting_form": "prompt"}, {"repeated_sketch": "drop"},
+        {"sketch_scope": "turn"},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)  # fmt: skip
+def test_settings_of_two_stages(setting: dict) -> None:
+    (name,) = setting
+    for other in ("parallel", "sequential"):
+        message = rf"^sampler\.{name} belongs to sampler\.name = 'sesa', not to '{other}'$"
+        refused(message, sampler={"name": other} | setting)
+    Config.build(sampler=SESA | setting)
+
+
+def test_sketch_tokens_may_be_set_beside_any_sampler() -> None:
+    # A guided test draws sketches whatever the run was trained with.
+    for name in ("parallel", "sequential", "sesa"):
+        assert Config.build(sampler={"name": name, "sketch_tokens": 5}).sampler.sketch_tokens == 5
+
+
+def test_expansions_divide_what_is_drawn_with_a_sketch() -> None:
+    # 10 candidates, ceil(0.25 x 10) = 3 of them direct: 7 are left, of which 1 and 7 are the only divisors.
+    shape = SESA | {"group_size": 10, "on_policy_fraction": 0.25}
+    for expansions in (2, 5, 10):
+        message = (
+            rf"^sampler\.expansions = {expansions} does not divide the 7 candidates of a group that are drawn with a sketch"
+            r" \(group_size 10, on_policy_fraction 0\.25\)$"
+        )
+        refused(message, sampler=shape | {"expansions": expansions})
+    for expansions in (1, 7):
+        Config.build(sampler=shape | {"expansions": expansions})
+    # 0.3 x 10 is 3.0000000000000004 in binary and means 3: again 7; nothing is left of a wholly direct group.
+    Config.build(sampler=shape | {"on_policy_fraction": 0.3, "expansions": 7})
+    Config.build(sampler=shape | {"on_policy_fraction": 1.0, "expansions": 3})
+
+
+def test_sketches_drawn_iid_have_no_history_to_repeat() -> None:
+    sampler = SESA | {"drafting": "iid"}
+    message = r"^sampler\.redraws makes no sense with sampler\.drafting = 'iid': sketches have no history$"
+    refused(message, sampler=sampler | {"redraws": 1})
+    Config.build(sampler=sampler)
+    Config.build(sampler=SESA | {"redraws": 1})
 
 
 def test_a_parallel_group_is_on_policy_throughout() -> None:
@@ -181,28 +257,66 @@ def test_a_parallel_group_is_on_policy_throughout() -> None:
         Config.build(sampler={"on_policy_fraction": fraction})
 
 
-def test_history_needs_a_history() -> None:
-    refused(
-        r"conditioning = 'history' makes no sense with sampler\.name = 'parallel'", update={"conditioning": "history"}
-    )
-    Config.build(sampler=SEQUENTIAL, update={"conditioning": "history"})
+@pytest.mark.parametrize(
+    ("conditioning", "second", "owner"),
+    [
+        ("history", "history", "sequential"), ("task+history", "history", "sequential"), ("sketch", "sketch", "sesa"),
+        ("task+sketch", "sketch", "sesa"),
+    ],
+)  # fmt: skip
+def test_contexts_that_only_one_sampler_has(conditioning: str, second: str, owner: str) -> None:
+    update = {"conditioning": conditioning}
+    for other in {"parallel", "sequential", "sesa"} - {owner}:
+        message = (
+            rf"conditioning = '{re.escape(conditioning)}' makes no sense with sampler\.name = '{other}': its candidates"
+            rf" have no {second}; it belongs to '{owner}'$"
+        )
+        refused(message, sampler={"name": other}, update=update)
+    Config.build(sampler={"name": owner}, update=update)
+
+
+def test_a_second_weight_needs_a_second_likelihood() -> None:
+    message = r"^update\.context_weight belongs to update\.conditioning = 'task\+history' or 'task\+sketch'$"
+    for sampler, alone, both in ((SEQUENTIAL, "history", "task+history"), (SESA, "sketch", "task+sketch")):
+        for conditioning in ("task", alone):
+            refused(message, sampler=sampler, update={"conditioning": conditioning, "context_weight": 0.5})
+        Config.build(sampler=sampler, update={"conditioning": both, "context_weight": 0.5})
+
+
+@pytest.mark.parametrize("rule", ["best", "mean", "novelty"])
+def test_sketches_are_trained_where_there_are_some(rule: str) -> None:
+    for other in ("parallel", "sequential"):
+        message = rf"^update\.train_sketches: sampler\.name = '{other}' has no sketches; it belongs to 'sesa'$"
+        refused(message, sampler={"name": other}, update={"train_sketches": rule})
+    Config.build(sampler=SESA, update={"train_sketches": rule, "sketch_weight": 0.5})
+    message = r"^update\.sketch_weight makes no sense with update\.train_sketches = 'none'$"
+    refused(message, sampler=SESA, update={"sketch_weight": 0.5})
+
+
+def test_only_groups_that_are_drawn_off_policy_have_that_scope() -> None:
+    update = {"correction": "positive_only", "correction_scope": "off_policy"}
+    message = r"correction_scope = 'off_policy' makes no sense with sampler\.name = 'parallel': no candidate is"
+    refused(message, update=update)
+    for sampler in (SEQUENTIAL, SESA):
+        Config.build(sampler=sampler, update=update)
 
 
 @pytest.mark.parametrize("correction", ["truncated_is", "asymmetric", "ppo_clip"])
 def test_corrections_need_something_to_correct(correction: str) -> None:
     update = {"correction": correction}
     refused(rf"correction = '{correction}' makes no sense with sampler\.name = 'parallel'", update=update)
-    history = update | {"conditioning": "history"}
-    refused(
-        rf"correction = '{correction}' makes no sense with update\.conditioning", sampler=SEQUENTIAL, update=history
-    )
-    assert Config.build(sampler=SEQUENTIAL, update=update).update.correction == correction
+    for sampler, own in ((SEQUENTIAL, "history"), (SESA, "sketch")):
+        message = rf"correction = '{correction}' makes no sense with update\.conditioning = '{own}': .* so p/q = 1$"
+        refused(message, sampler=sampler, update=update | {"conditioning": own})
+        assert Config.build(sampler=sampler, update=update).update.correction == correction
+        Config.build(sampler=sampler, update=update | {"conditioning": f"task+{own}"})
 
 
 @pytest.mark.parametrize("correction", ["none", "positive_only"])
 def test_corrections_that_always_make_sense(correction: str) -> None:
     Config.build(update={"correction": correction})
     Config.build(sampler=SEQUENTIAL, update={"correction": correction, "conditioning": "history"})
+    Config.build(sampler=SESA, update={"correction": correction, "conditioning": "sketch"})
 
 
 def test_minibatches_divide_and_are_never_floored() -> None:
@@ -249,6 +363,6 @@ def test_round_trip_through_json(data: st.DataObject, preset: str | None) -> Non
     try:
         config = Config.build(preset, **sections)
     except InputError as error:  # in range each, refused together: the only reason left
-        assert re.search("belong to|makes no sense|does not divide", str(error))
+        assert re.search("belongs? to|makes no sense|does not divide", str(error))
         return
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -39,7 +39,7 @@ class TorchEngine:
         if attention != "sdpa":  # others add the boolean mask made below as numbers, or pass over it
             raise InputError(f"model {policy.folder} computes attention by {attention!r}; this engine needs 'sdpa'")
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def start(self, contexts: Sequence[Sequence[int]]) -> TorchSession:
         """A session with one row a context. Equal contexts are read in once."""
         if not contexts or any(len(context) == 0 for context in contexts):
@@ -78,7 +78,7 @@ class TorchSession:
         if rows:
             self._read_in(rows, [self.ids[row][:-1] for row in rows])
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def fork(self, rows: Sequence[int]) -> TorchSession:
         copy = TorchSession(self.engine, self.cache.select(rows), [list(self.ids[row]) for row in rows])
         copy.read = [self.read[row] for row in rows]
@@ -97,7 +97,7 @@ class TorchSession:
         del self.ids[row][length:]
         self.read[row] = min(self.read[row], length)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample(
         self, sampling: Sampling, streams: Sequence[np.random.Generator], rows: Sequence[int] | None = None
     ) -> list[Completion]:

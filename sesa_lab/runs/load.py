@@ -32,7 +32,8 @@ class Run:
         config: of the run.
         environment: machine, versions, commit; see ``runs/environment.py``.
         steps: one row a training step, columns as in CONTRIBUTING.md (NaN where undefined or not logged).
-        evaluations: one row an exact evaluation, likewise.
+        evaluations: one row an evaluation, likewise.
+        tests: one row an evaluation on the test split (kind ``test``), likewise.
         checkpoints: ``(step, folder)``, oldest first.
     """
 
@@ -41,6 +42,7 @@ class Run:
     environment: dict[str, Any] = field(repr=False)
     steps: pd.DataFrame = field(repr=False)
     evaluations: pd.DataFrame = field(repr=False)
+    tests: pd.DataFrame = field(repr=False)
     checkpoints: list[tuple[int, Path]] = field(repr=False)
 
     @property
@@ -62,12 +64,16 @@ class Run:
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        """All committed answers of the exact evaluations, read once."""
+        """All committed answers of the evaluations, read once."""
         return self.read_answers()
 
     def read_rollouts(self, columns: list[str] | None = None, steps: Iterable[int] | None = None) -> pd.DataFrame:
         """The named columns of the candidates of the given steps; only these are read from disk. None: all."""
         return self._read("rollouts", columns, steps)
+
+    def read_sketches(self, columns: list[str] | None = None, steps: Iterable[int] | None = None) -> pd.DataFrame:
+        """The named columns of the sketches of the given steps; only these are read. None: all."""
+        return self._read("sketches", columns, steps)
 
     def read_answers(self, columns: list[str] | None = None, steps: Iterable[int] | None = None) -> pd.DataFrame:
         """The named columns of the evaluated answers of the given steps; only these are read. None: all."""
@@ -125,6 +131,7 @@ def load(path: str | Path) -> Run:
         environment=layout.read_environment(path),
         steps=_frame("step", metrics),
         evaluations=_frame("evaluation", metrics),
+        tests=_frame("test", metrics),
         checkpoints=checkpoints,
     )
 
@@ -148,7 +155,7 @@ def find(path: str | Path) -> list[Path]:
 
 
 def table(runs: Iterable[Run | str | Path], kind: str = "evaluation") -> pd.DataFrame:
-    """The evaluations (or ``kind="step"``: the training steps) of many runs in one tidy table.
+    """The evaluations (``kind="step"``: the training steps; ``"test"``) of many runs in one tidy table.
 
     Columns: ``run`` (folder), ``label``, one a setting, then those of ``Run.evaluations``. A setting's column has the
     field's name (``repeats``, ``conditioning``, ``correction``, ``seed`` ...), or its section's where that is ``name``
@@ -159,7 +166,7 @@ def table(runs: Iterable[Run | str | Path], kind: str = "evaluation") -> pd.Data
     frames = []
     for item in runs:
         run = item if isinstance(item, Run) else load(item)
-        frame = run.evaluations if kind == "evaluation" else run.steps
+        frame = {"evaluation": run.evaluations, "test": run.tests, "step": run.steps}[kind]
         settings = {"run": str(run.path), "label": run.label, **_settings(run.config)}
         left = pd.DataFrame({name: [value] * len(frame) for name, value in settings.items()}, index=frame.index)
         frames.append(pd.concat([left, frame], axis=1))

@@ -15,13 +15,16 @@ import pyarrow as pa
 METRICS: dict[str, tuple[str, ...]] = {
     "step": (
         "step", "reward", "credited", "success", "valid", "found", "distinct", "duplicates", "redraws", "length",
-        "truncated", "entropy", "approx_kl", "kl_base", "clip_fraction", "weight_mean", "weight_ess", "zero_variance",
-        "grad_norm", "loss", "tokens_sampled", "tokens_prefilled", "tokens_trained", "tokens_total", "seconds_draw",
+        "truncated", "turns", "success_guided", "success_direct", "sketch_repeats", "sketch_length", "entropy",
+        "approx_kl", "kl_base", "clip_fraction", "weight_mean", "weight_ess", "zero_variance", "grad_norm", "loss",
+        "tokens_sampled", "tokens_sketches", "tokens_prefilled", "tokens_trained", "tokens_total", "seconds_draw",
         "seconds_score", "seconds_update", "peak_memory_mb",
     ),
     "evaluation": (
         "step", "accuracy", "coverage", "coverage_k", "entropy", "valid_mass", "kl_uniform", "tokens_total",
+        "seconds_total",
     ),
+    "test": ("step", "guided", "accuracy", "entropy", "tokens_total", "seconds_total"),
 }  # fmt: skip
 
 
@@ -38,8 +41,14 @@ ROLLOUTS = pa.schema(
         _required("task", pa.int64()),
         _required("prompt", pa.string()),
         _required("history", pa.list_(pa.string())),
+        pa.field("sketch", pa.string()),
+        _required("sketches", pa.list_(pa.int32())),
         _required("completion", pa.string()),
         _required("token_ids", pa.list_(pa.int32())),
+        _required("turns", pa.list_(pa.string())),
+        _required("turn_tokens", pa.list_(pa.int32())),
+        _required("turn_rewards", pa.list_(pa.float64())),
+        pa.field("episode_seed", pa.float64()),  # whole, below 2^32; null where the answer was judged whole
         _required("finish", pa.string()),
         _required("drawn_under", pa.string()),
         _required("drawn_logprobs", pa.list_(pa.float64())),
@@ -55,6 +64,23 @@ ROLLOUTS = pa.schema(
         _required("sampled_tokens", pa.int64()),
     ]
 )
+SKETCHES = pa.schema(
+    [
+        _required("step", pa.int64()),
+        _required("group", pa.int64()),
+        _required("index", pa.int64()),
+        _required("task", pa.int64()),
+        _required("text", pa.string()),
+        _required("token_ids", pa.list_(pa.int32())),
+        _required("logprobs", pa.list_(pa.float64())),
+        _required("finish", pa.string()),
+        _required("repeats", pa.bool_()),
+        _required("redraws", pa.int64()),
+        _required("sampled_tokens", pa.int64()),
+        pa.field("reward", pa.float64()),
+        pa.field("advantage", pa.float64()),
+    ]
+)
 EVALUATIONS = pa.schema(
     [
         _required("step", pa.int64()),
@@ -64,7 +90,7 @@ EVALUATIONS = pa.schema(
         _required("success", pa.bool_()),
     ]
 )
-SCHEMAS: dict[str, pa.Schema] = {"rollouts": ROLLOUTS, "evaluations": EVALUATIONS}
+SCHEMAS: dict[str, pa.Schema] = {"rollouts": ROLLOUTS, "sketches": SKETCHES, "evaluations": EVALUATIONS}
 """By the name of the folder that holds the parts."""
 
 

@@ -99,7 +99,7 @@ class RunWriter:
         """Appends one line to metrics.jsonl, at once visible to readers.
 
         Args:
-            kind: ``step`` or ``evaluation``.
+            kind: ``step``, ``evaluation`` or ``test``.
             step: beyond the last committed step.
             values: numbers, also numpy scalars and 0-d tensors; NaN and infinities become null.
         """
@@ -122,6 +122,10 @@ class RunWriter:
     def add_rollouts(self, rows: list[dict[str, Any]]) -> None:
         """Keeps candidates, one dict of all columns of ``schema.ROLLOUTS`` each, until the next commit."""
         self._add("rollouts", rows)
+
+    def add_sketches(self, rows: list[dict[str, Any]]) -> None:
+        """Keeps sketches, one dict of all columns of ``schema.SKETCHES`` each, until the next commit."""
+        self._add("sketches", rows)
 
     def add_evaluation(self, rows: list[dict[str, Any]]) -> None:
         """Keeps answers, one dict of all columns of ``schema.EVALUATIONS`` each, until the next commit."""

@@ -1,7 +1,7 @@
 """Samplers choose the contexts that a group's candidates are drawn under, and nothing else.
 
-To add one, write a module with a function of ``Draw``'s type and name it in ``SAMPLERS``. The two-stage SESA sampler will
-be such a module: it drafts sketches as ``sequential`` drafts answers, then expands them as ``parallel`` does.
+To add one, write a module with a function of ``Draw``'s type and name it in ``SAMPLERS``. ``play`` is how all of them let a
+candidate answer, in one go or turn by turn.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Protocol
 
 from sesa_lab.config import SamplerConfig
 from sesa_lab.engines import Engine
-from sesa_lab.samplers.dialogue import Dialogue, Request, Streams
+from sesa_lab.samplers.dialogue import Dialogue, Request, Streams, World
 from sesa_lab.samplers.parallel import parallel
 from sesa_lab.samplers.sequential import sequential
+from sesa_lab.samplers.sesa import sesa
 from sesa_lab.types import Group
 
 
@@ -21,15 +22,26 @@ class Draw(Protocol):
     """Draws one group for each request, all groups side by side."""
 
     def __call__(
-        self, engine: Engine, requests: Sequence[Request], config: SamplerConfig, dialogue: Dialogue, streams: Streams
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        config: SamplerConfig,
+        dialogue: Dialogue,
+        streams: Streams,
+        world: World | None = None,
     ) -> list[Group]: ...
 
 
-SAMPLERS: dict[str, Draw] = {"parallel": parallel, "sequential": sequential}
+SAMPLERS: dict[str, Draw] = {"parallel": parallel, "sequential": sequential, "sesa": sesa}
 
 
 def draw(
-    engine: Engine, requests: Sequence[Request], config: SamplerConfig, dialogue: Dialogue, streams: Streams
+    engine: Engine,
+    requests: Sequence[Request],
+    config: SamplerConfig,
+    dialogue: Dialogue,
+    streams: Streams,
+    world: World | None = None,
 ) -> list[Group]:
     """One group of ``config.group_size`` candidates a request, by the sampler that ``config`` names.
 
@@ -37,10 +49,11 @@ def draw(
         engine: where completions come from; its weights must not change meanwhile.
         requests: tasks with their prompts' token ids.
         config: which sampler, how many candidates, temperature, token limit.
-        dialogue: the token ids that join answers into one growing context.
+        dialogue: the token ids that join answers, sketches and turns into one growing context.
         streams: each candidate's own random stream, so that a group does not depend on the groups beside it.
+        world: the environment, where answers take several turns; None: one answer each.
     """
-    return SAMPLERS[config.name](engine, requests, config, dialogue, streams)
+    return SAMPLERS[config.name](engine, requests, config, dialogue, streams, world)
 
 
-__all__ = ["SAMPLERS", "Dialogue", "Draw", "Request", "Streams", "draw", "parallel", "sequential"]
+__all__ = ["SAMPLERS", "Dialogue", "Draw", "Request", "Streams", "World", "draw", "parallel", "sequential", "sesa"]

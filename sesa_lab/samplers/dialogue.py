@@ -1,16 +1,17 @@
-"""What samplers need to know of prompts, as token ids only."""
+"""What samplers need to know of prompts and of environments: token ids, and episodes that they hand on unread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from sesa_lab.types import Task
+from sesa_lab.types import Completion, Episode, Task
 
 Streams = Callable[[int, int], np.random.Generator]
-"""(group, index in group) -> the candidate's own generator."""
+"""(group, number) -> a generator of its own: numbers 0..G-1 are the candidates, those from G on the sketches."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,45 @@ class Request:
     prompt_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Dialogue:
-    """How one growing context holds several answers.
+class Dialogue(Protocol):
+    """How a policy is asked; ``prompts.Speaker`` is one.
 
     Attributes:
-        stop_ids: token ids that end an answer; the first closes an answer that the token limit cut.
-        bridge_ids: what stands between an answer's stop token and the next answer; asks for a different one.
+        stop_ids: token ids that end an answer.
     """
 
-    stop_ids: tuple[int, ...]
-    bridge_ids: tuple[int, ...]
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
 
     def between(self, finish: str) -> tuple[int, ...]:
-        """What is appended after an answer that ended by ``finish`` (``stop`` or ``length``)."""
-        return self.bridge_ids if finish == "stop" else (self.stop_ids[0], *self.bridge_ids)
+        """What stands between an answer that ended by ``finish`` (``stop`` or ``length``) and the next, different one."""
+        ...
+
+    def guided(self, task: Task, sketch: str) -> tuple[int, ...]:
+        """The prompt x with a sketch to be followed."""
+        ...
+
+    def draft(self, task: Task, form: str, earlier: Sequence[Completion]) -> tuple[int, ...]:
+        """What the next sketch is drawn under."""
+        ...
+
+    def draft_stops(self, form: str) -> tuple[int, ...]:
+        """Token ids that end a sketch."""
+        ...
+
+    def observed(self, finish: str, observation: str, role: str = "turn") -> tuple[int, ...]:
+        """What stands between a turn that ended by ``finish`` and the policy's next words."""
+        ...
+
+
+class World(Protocol):
+    """The environment, where an answer takes several turns."""
+
+    def reset(self, task: Task, seed: int = 0) -> Episode: ...
+
+    def step(self, episode: Episode, text: str) -> Episode: ...
+
+
+def normal(text: str) -> str:
+    """``text`` without what makes no difference when repeats are looked for: case and white space."""
+    return " ".join(text.split()).casefold()

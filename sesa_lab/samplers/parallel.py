@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from sesa_lab.config import SamplerConfig
 from sesa_lab.engines import Engine, Sampling
-from sesa_lab.samplers.dialogue import Dialogue, Request, Streams
-from sesa_lab.types import Candidate, Context, Group
+from sesa_lab.samplers.dialogue import Dialogue, Request, Streams, World
+from sesa_lab.samplers.play import Player, Table, play
+from sesa_lab.types import Context, Group
 
 
 def parallel(
@@ -16,18 +17,18 @@ def parallel(
     config: SamplerConfig,
     dialogue: Dialogue,
     streams: Streams,
+    world: World | None = None,
 ) -> list[Group]:
     """y_i ~ pi(. | x), i = 1..G; the prompt is read in once a group."""
     size = config.group_size
-    sampling = Sampling(config.max_tokens, dialogue.stop_ids, config.temperature)
     session = engine.start([request.prompt_ids for request in requests])
     session = session.fork([g for g in range(len(requests)) for _ in range(size)])
-    drawn = session.sample(sampling, [streams(g, i) for g in range(len(requests)) for i in range(size)])
-    groups = []
+    players = []
     for g, request in enumerate(requests):
         x = Context("task", request.prompt_ids)
-        members = drawn[g * size : (g + 1) * size]
-        groups.append(
-            Group(request.task, tuple(Candidate(x, {"task": x}, c, sampled_tokens=len(c.ids)) for c in members))
-        )
-    return groups
+        players += [Player(request.task, x, {"task": x}, streams(g, i)) for i in range(size)]
+    play(session, players, Table(Sampling(config.max_tokens, dialogue.stop_ids, config.temperature), dialogue, world))
+    members = [player.candidate(()) for player in players]
+    return [
+        Group(request.task, tuple(members[g * size : (g + 1) * size])) for g, request in enumerate(requests)
+    ]  # fmt: skip

@@ -10,9 +10,10 @@ import numpy as np
 
 from sesa_lab.config import SamplerConfig
 from sesa_lab.engines import Engine, Sampling, Session
-from sesa_lab.samplers.dialogue import Dialogue, Request, Streams
+from sesa_lab.errors import InputError
+from sesa_lab.samplers.dialogue import Dialogue, Request, Streams, World, normal
 from sesa_lab.samplers.parallel import parallel
-from sesa_lab.types import Candidate, Completion, Context, Group
+from sesa_lab.types import Candidate, Completion, Context, Group, Turn
 
 
 def sequential(
@@ -21,13 +22,18 @@ def sequential(
     config: SamplerConfig,
     dialogue: Dialogue,
     streams: Streams,
+    world: World | None = None,
 ) -> list[Group]:
     """y_1 ~ pi(. | x), y_i ~ pi(. | x, y_1 .. y_{i-1}), all groups side by side on one growing cache.
 
     The prompt asks for an answer that differs from those before it; an answer that repeats one (as text, case and white
     space aside) is drawn again up to ``config.redraws`` times, then kept. With ``config.on_policy_fraction`` the first
     ceil(fraction x G) candidates are drawn i.i.d. given x; the rest form one sequence that does not see them.
+
+    Raises:
+        InputError: the environment answers turn by turn; whole answers cannot follow each other there.
     """
+    check_world(world)
     direct = math.ceil(config.on_policy_fraction * config.group_size - 1e-9)
     groups = [Group(request.task, ()) for request in requests]
     if direct:
@@ -41,7 +47,7 @@ def sequential(
     for index in range(direct, config.group_size):
         rows = [streams(g, index) for g in range(len(requests))]
         contexts = [session.context(g) for g in range(len(requests))]
-        drawn = _draw_distinct(session, sampling, rows, histories, config.redraws)
+        drawn = draw_distinct(session, sampling, rows, histories, config.redraws)
         for g, (completion, redraws, tokens) in enumerate(drawn):
             members[g].append(
                 _candidate(requests[g].prompt_ids, contexts[g], completion, histories[g], redraws, tokens)
@@ -52,7 +58,16 @@ def sequential(
     return [Group(request.task, tuple(found)) for request, found in zip(requests, members, strict=True)]
 
 
-def _draw_distinct(
+def check_world(world: World | None) -> None:
+    """Raises ``InputError`` where answers take several turns."""
+    if world is not None:
+        raise InputError(
+            "sampler.name = 'sequential' draws whole answers one after another; an environment of several turns needs"
+            " 'parallel' or 'sesa'"
+        )
+
+
+def draw_distinct(
     session: Session,
     sampling: Sampling,
     streams: Sequence[np.random.Generator],
@@ -63,9 +78,9 @@ def _draw_distinct(
     starts = [len(session.context(row)) for row in range(len(streams))]
     completions = session.sample(sampling, streams)
     thrown, tokens = [0] * len(streams), [len(c.ids) for c in completions]
-    seen = [{_normal(text) for text in history} for history in histories]
+    seen = [{normal(text) for text in history} for history in histories]
     for _ in range(redraws):
-        again = [row for row, c in enumerate(completions) if _normal(c.text) in seen[row]]
+        again = [row for row, c in enumerate(completions) if normal(c.text) in seen[row]]
         if not again:
             break
         for row in again:
@@ -87,11 +102,7 @@ def _candidate(
 ) -> Candidate:
     x = Context("task", prompt)
     if not history:  # the first of a sequence is drawn under x itself
-        return Candidate(x, {"task": x}, completion, (), redraws, tokens)
+        return Candidate((Turn(x, {"task": x}, completion),), (), redraws, tokens)
     drawn_under = Context("history", context)
-    trained_under = {"task": x, "history": drawn_under}
-    return Candidate(drawn_under, trained_under, completion, tuple(history), redraws, tokens)
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    turn = Turn(drawn_under, {"task": x, "history": drawn_under}, completion)
+    return Candidate((turn,), tuple(history), redraws, tokens)

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sesa_lab import environments, prompts, runs
+from sesa_lab import environments, runs
 from sesa_lab.config import Config
 from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
 from sesa_lab.engines import Sampling, TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
+from sesa_lab.prompts import Speaker
 from sesa_lab.seeding import stream
 from sesa_lab.types import Score, Task
 
@@ -24,7 +25,9 @@ ROWS = 512  # answers scored in one forward pass
 
 
 @torch.no_grad()
-def answer_probabilities(policy: Policy, environment: Any, task: Task, temperature: float = 1.0) -> dict[str, float]:
+def answer_probabilities(
+    policy: Policy, environment: Any, speaker: Speaker, task: Task, temperature: float = 1.0
+) -> dict[str, float]:
     """p(answer | x) for every valid answer, in the environment's order.
 
     The probability is that of the answer's own tokenisation followed by the stop token. A policy could spell the same
@@ -36,7 +39,7 @@ def answer_probabilities(policy: Policy, environment: Any, task: Task, temperatu
     answers = environment.enumerate(task)
     if answers is None:
         raise InputError(f"environment {environment.name} cannot enumerate its answers; exact measures need that")
-    x = prompts.task_ids(policy.tokenizer, policy.form, environment.name, task)
+    x = speaker.answer(task)
     completions = [(*policy.encode(answer), policy.stop_ids[0]) for answer in answers]
     sums = np.zeros(len(answers))
     for start in range(0, len(answers), ROWS):
@@ -45,6 +48,33 @@ def answer_probabilities(policy: Policy, environment: Any, task: Task, temperatu
         logprobs = token_logprobs(policy, rows, temperature)[0].double().cpu().numpy()
         np.add.at(sums, start + rows.sequence.numpy(), logprobs)
     return dict(zip(answers, np.exp(sums).tolist(), strict=True))
+
+
+def exact(
+    policy: Policy, environment: Any, speaker: Speaker, config: Config, step: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Exact measures, averaged over the environment's distinct tasks, and every answer's probability.
+
+    Args:
+        policy: as it is now.
+        environment: its answers can be enumerated.
+        speaker: how the policy is asked.
+        config: ``run.coverage_k`` and ``sampler.temperature`` are used.
+        step: for the rows.
+    """
+    k, rows, measures = config.run.coverage_k, [], []
+    for index in range(environment.count):
+        task = environment.task(index)
+        with merged(policy.model):
+            probability = answer_probabilities(policy, environment, speaker, task, config.sampler.temperature)
+        success = [environment.score(task, answer).success for answer in probability]
+        measures.append(vars(exact_measures(list(probability.values()), success, k)))
+        rows += [
+            {"step": step, "task": index, "strategy": answer, "probability": p, "success": hit}
+            for (answer, p), hit in zip(probability.items(), success, strict=True)
+        ]
+    means = {name: float(np.mean([m[name] for m in measures])) for name in measures[0]}
+    return means | {"coverage_k": k}, rows
 
 
 def evaluate_samples(
@@ -72,17 +102,18 @@ def evaluate_samples(
     chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
     policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
     engine = TorchEngine(policy)
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids)
     rows = []
     for index in range(tasks):
         task = environment.task(index)
-        x = prompts.task_ids(policy.tokenizer, policy.form, environment.name, task)
+        x = speaker.answer(task)
         with merged(policy.model):
             session = engine.start([x]).fork([0] * samples)
             sampling = Sampling(config.sampler.max_tokens, policy.stop_ids, config.sampler.temperature)
             drawn = session.sample(sampling, [stream(config.run.seed, "evaluation", index, i) for i in range(samples)])
-            exact = _exact(policy, environment, task, config.sampler.temperature)
+            exact_at = _exact(policy, environment, speaker, task, config.sampler.temperature)
         scores = [environment.score(task, completion.text) for completion in drawn]
-        rows += [{"task": index, **_row(scores, k), **exact(k)} for k in ks]
+        rows += [{"task": index, **_row(scores, k), **exact_at(k)} for k in ks]
     return pd.DataFrame(rows)
 
 
@@ -105,14 +136,16 @@ def _row(scores: Sequence[Score], k: int) -> dict[str, float]:
     }
 
 
-def _exact(policy: Policy, environment: Any, task: Task, temperature: float) -> Callable[[int], dict[str, float]]:
+def _exact(
+    policy: Policy, environment: Any, speaker: Speaker, task: Task, temperature: float
+) -> Callable[[int], dict[str, float]]:
     if environment.enumerate(task) is None:
         return lambda k: {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
-    probability = answer_probabilities(policy, environment, task, temperature)
+    probability = answer_probabilities(policy, environment, speaker, task, temperature)
     success = [environment.score(task, answer).success for answer in probability]
 
     def at(k: int) -> dict[str, float]:
-        exact = exact_measures(list(probability.values()), success, k)
-        return {"exact_accuracy": exact.accuracy, "exact_coverage": exact.coverage}
+        measures = exact_measures(list(probability.values()), success, k)
+        return {"exact_accuracy": measures.accuracy, "exact_coverage": measures.coverage}
 
     return at

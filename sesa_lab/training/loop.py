@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from sesa_lab import environments, prompts
+from sesa_lab import environments
 from sesa_lab.config import Config
-from sesa_lab.diversity import exact_measures
 from sesa_lab.engines import TorchEngine
 from sesa_lab.policies import load_policy, merged
+from sesa_lab.prompts import Speaker
 from sesa_lab.runs import RunWriter
-from sesa_lab.samplers import Dialogue, Request, draw
+from sesa_lab.samplers import Request, draw
+from sesa_lab.samplers.sequential import check_world
 from sesa_lab.seeding import stream
-from sesa_lab.training.credit import advantages, credited
-from sesa_lab.training.evaluate import answer_probabilities
+from sesa_lab.training.credit import advantages, credited, sketch_rewards, verdicts
+from sesa_lab.training.evaluate import exact
+from sesa_lab.training.held_out import Judge
 from sesa_lab.training.measure import step_measures
-from sesa_lab.training.table import rollout_rows
+from sesa_lab.training.table import rollout_rows, sketch_rows
 from sesa_lab.training.update import Report, update
 from sesa_lab.types import Group, Scored
 
@@ -53,18 +55,33 @@ class Trainer:
         self.engine = TorchEngine(self.policy)
         parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(parameters, lr=config.update.learning_rate)
-        self.bridge_ids = (
-            prompts.bridge_ids(self.policy.tokenizer, self.policy.form) if config.sampler.name != "parallel" else ()
-        )
-        x = self.request(0).prompt_ids
-        self.engine.check_room(len(x) + config.sampler.max_tokens)
+        self.speaker = Speaker(
+            self.policy.tokenizer, self.policy.form, config.environment.name, self.policy.stop_ids
+        )  # fmt: skip
+        self.world = self.environment if self.environment.turns > 1 else None
+        self._check_prompts()
+        self.judge_of = Judge(config, self.environment, self.engine, self.policy, self.speaker)
         self.found: dict[str, list[str]] = {}  # task -> successful strategies since the run began
         self.tokens_total = 0
+        self.seconds_total = 0.0
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def step(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Draw, score, credit and update once; returns the step's metrics and its rollout table."""
+    def _check_prompts(self) -> None:
+        """Raises ``InputError`` where the first step could not be asked: too long a prompt, or a dialogue that cannot grow."""
+        sampler, task = self.config.sampler, self.environment.task(0)
+        self.engine.check_room(len(self.speaker.answer(task)) + sampler.max_tokens)
+        if sampler.name == "sequential":
+            check_world(self.world)
+            self.speaker.between("stop")
+        if sampler.name == "sesa":
+            self.engine.check_room(len(self.speaker.draft(task, sampler.drafting_form, ())) + sampler.sketch_tokens)
+            self.engine.check_room(len(self.speaker.guided(task, "")) + sampler.max_tokens)
+        if self.world is not None:
+            self.speaker.observed("stop", "")
+
+    def step(self, number: int) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+        """Draw, score, credit and update once; returns the step's metrics and its tables, by kind."""
         clock = [time.perf_counter()]
         groups = self.draw(number)
         clock.append(time.perf_counter())
@@ -75,72 +92,74 @@ class Trainer:
         metrics = step_measures(scored, report) | self._counts(scored)
         spent = np.diff(clock).round(4).tolist()
         metrics |= dict(zip(("seconds_draw", "seconds_score", "seconds_update"), spent, strict=True))
+        self.seconds_total += sum(spent)
         metrics["peak_memory_mb"] = _peak_memory_mb(self.policy.device)
-        return metrics, rollout_rows(number, scored, report, self.config.update.conditioning)
+        rows = rollout_rows(number, scored, report, self.config.update.conditioning)
+        return metrics, {"rollouts": rows, "sketches": sketch_rows(number, scored)}
 
     def draw(self, number: int) -> list[Group]:
         """This step's groups, drawn with the adapter merged into the base."""
         run = self.config.run
         requests = [self.request((number - 1) * run.groups + g) for g in range(run.groups)]
-        dialogue = Dialogue(self.policy.stop_ids, self.bridge_ids)
         with merged(self.policy.model):
             return draw(
-                self.engine, requests, self.config.sampler, dialogue,
-                lambda g, i: stream(run.seed, "sampling", number, g, i),
+                self.engine, requests, self.config.sampler, self.speaker,
+                lambda g, i: stream(run.seed, "sampling", number, g, i), self.world,
             )  # fmt: skip
 
     def request(self, index: int) -> Request:
         """Task ``index`` with its prompt's token ids."""
         task = self.environment.task(index)
-        ids = prompts.task_ids(self.policy.tokenizer, self.policy.form, self.environment.name, task)
-        return Request(task, ids)
+        return Request(task, self.speaker.answer(task))
 
     def judge(self, group: Group) -> Scored:
-        """The environment's verdicts on a group, the rule for repeats, advantages."""
+        """The environment's verdicts on a group, the rule for repeats, advantages; the same for its sketches."""
         update_rule = self.config.update
         rule = self.environment.repeats if update_rule.repeats == "environment" else update_rule.repeats
-        scores = [self.environment.score(group.task, c.completion.text) for c in group.candidates]
+        scores = verdicts(self.environment, group)
         rewards = credited(scores, rule)
-        return Scored(group, scores, rewards, advantages(rewards, update_rule.advantage))
+        found = Scored(group, scores, rewards, advantages(rewards, update_rule.advantage))
+        if update_rule.train_sketches != "none":
+            count = len(group.sketches)
+            earned = sketch_rewards(group.candidates, scores, rewards, count, update_rule.train_sketches)
+            found.sketch_rewards = earned
+            found.sketch_advantages = advantages(earned, update_rule.advantage)
+        return found
 
     def learn(self, scored: list[Scored], number: int) -> Report:
-        """Update the adapter on all candidates of the step."""
-        candidates = [c for s in scored for c in s.group.candidates]
-        return update(
-            self.policy, self.optimiser, self.config, candidates, [a for s in scored for a in s.advantages], number
-        )  # fmt: skip
+        """Update the adapter on all candidates, and sketches, of the step."""
+        return update(self.policy, self.optimiser, self.config, scored, number)
 
     def evaluate(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Exact measures, averaged over the environment's distinct tasks, and every answer's probability.
+        """Measures of the policy as it is now, and what they were worked out from, one row a task and strategy.
 
-        Where answers cannot be enumerated only the tokens spent are known; measures are then NaN in tables.
+        Exact, over the environment's own tasks, where their answers can be enumerated; else from samples on held-out tasks.
         """
         if self.environment.enumerate(self.environment.task(0)) is None:
-            return {"tokens_total": self.tokens_total}, []
-        k, rows, measures = self.config.run.coverage_k, [], []
-        for index in range(self.environment.options.get("maps", 1)):
-            task = self.environment.task(index)
-            with merged(self.policy.model):
-                probability = answer_probabilities(self.policy, self.environment, task, self.config.sampler.temperature)
-            success = [self.environment.score(task, answer).success for answer in probability]
-            measures.append(vars(exact_measures(list(probability.values()), success, k)))
-            rows += [
-                {"step": number, "task": index, "strategy": answer, "probability": p, "success": hit}
-                for (answer, p), hit in zip(probability.items(), success, strict=True)
-            ]
-        means = {name: float(np.mean([m[name] for m in measures])) for name in measures[0]}
-        return means | {"coverage_k": k, "tokens_total": self.tokens_total}, rows
+            measures, rows = self.judge_of.validation(number)
+        else:
+            measures, rows = exact(self.policy, self.environment, self.speaker, self.config, number)
+        return measures | self._spent(), rows
+
+    def test(self) -> list[dict[str, Any]]:
+        """Measures on the test split, direct and (``test_guided``) with sketches; nothing where ``test_tasks`` is 0."""
+        return [measures | self._spent() for measures in self.judge_of.test()]
+
+    def _spent(self) -> dict[str, Any]:
+        return {"tokens_total": self.tokens_total, "seconds_total": round(self.seconds_total, 3)}
 
     def save(self, folder: Path) -> None:
         """Adapter (peft format), optimiser and counters: all that a step depends on besides the config."""
         self.policy.model.save_pretrained(folder)
         torch.save(self.optimiser.state_dict(), folder / "optimizer.pt")
-        (folder / "loop.json").write_text(json.dumps({"found": self.found, "tokens_total": self.tokens_total}))
+        state = {"found": self.found, "tokens_total": self.tokens_total, "seconds_total": self.seconds_total}
+        (folder / "loop.json").write_text(json.dumps(state))
 
     def _restore(self, folder: Path) -> None:
         self.optimiser.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
         state = json.loads((folder / "loop.json").read_text())
         self.found, self.tokens_total = state["found"], state["tokens_total"]
+        self.seconds_total = state["seconds_total"]
 
     def _counts(self, scored: list[Scored]) -> dict[str, int]:
         for s in scored:
@@ -187,9 +206,10 @@ def _run(trainer: Trainer, writer: RunWriter, done: int, progress: Progress | No
         _evaluate(trainer, writer, 0)
         writer.commit(0, trainer.save)
     for number in range(done + 1, run.steps + 1):
-        metrics, rows = trainer.step(number)
+        metrics, tables = trainer.step(number)
         writer.log("step", number, metrics)
-        writer.add_rollouts(rows)
+        writer.add_rollouts(tables["rollouts"])
+        writer.add_sketches(tables["sketches"])
         last = number == run.steps
         if last or number % run.evaluate_every == 0:
             metrics = metrics | _evaluate(trainer, writer, number)
@@ -203,6 +223,9 @@ def _evaluate(trainer: Trainer, writer: RunWriter, number: int) -> dict[str, Any
     measures, rows = trainer.evaluate(number)
     writer.log("evaluation", number, measures)
     writer.add_evaluation(rows)
+    if number == trainer.config.run.steps:
+        for found in trainer.test():
+            writer.log("test", number, found)
     return measures
 
 

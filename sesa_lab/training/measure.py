@@ -26,9 +26,10 @@ def step_measures(scored: Sequence[Scored], report: Report) -> dict[str, Any]:
         "valid": valid / len(scores),
         "distinct": _mean(distinct),
         "duplicates": 1.0 - sum(distinct) / valid if valid else float("nan"),
-        "redraws": sum(c.redraws for c in candidates),
-        "length": _mean([len(c.completion.ids) for c in candidates]),
-        "truncated": _mean([c.completion.finish == "length" for c in candidates]),
+        "redraws": sum(c.redraws for c in candidates) + sum(k.redraws for s in scored for k in s.group.sketches),
+        "length": _mean([c.length for c in candidates]),
+        "truncated": _mean([c.turns[-1].completion.finish == "length" for c in candidates]),
+        "turns": _mean([len(c.turns) for c in candidates]),
         "zero_variance": _mean([not any(s.advantages) for s in scored]),
         "entropy": report.entropy,
         "approx_kl": report.approx_kl,
@@ -39,6 +40,21 @@ def step_measures(scored: Sequence[Scored], report: Report) -> dict[str, Any]:
         "grad_norm": report.grad_norm,
         "loss": report.loss,
         "tokens_trained": report.tokens_trained,
+    } | _sketch_measures(scored)
+
+
+def _sketch_measures(scored: Sequence[Scored]) -> dict[str, Any]:
+    """NaN where there are no sketches, or no candidates without."""
+    sketches = [sketch for s in scored for sketch in s.group.sketches]
+    pairs = [pair for s in scored for pair in zip(s.group.candidates, s.scores, strict=True)]
+    guided = [score.success for candidate, score in pairs if candidate.sketches]
+    direct = [score.success for candidate, score in pairs if not candidate.sketches]
+    return {
+        "success_guided": _mean(guided) if guided else float("nan"),
+        "success_direct": _mean(direct) if direct else float("nan"),
+        "sketch_repeats": _mean([sketch.repeats for sketch in sketches]) if sketches else float("nan"),
+        "sketch_length": _mean([len(sketch.turn.completion.ids) for sketch in sketches]) if sketches else float("nan"),
+        "tokens_sketches": sum(sketch.sampled_tokens for sketch in sketches),
     }
 
 

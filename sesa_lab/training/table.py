@@ -1,13 +1,13 @@
-"""A step's candidates as rows of the rollout table; columns are documented in CONTRIBUTING.md."""
+"""A step's candidates and sketches as rows of tables; columns are documented in CONTRIBUTING.md."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sesa_lab.training.batch import training_context
+from sesa_lab.training.batch import training_kinds
 from sesa_lab.training.update import Report
-from sesa_lab.types import Scored
+from sesa_lab.types import Candidate, Scored
 
 
 def rollout_rows(step: int, scored: Sequence[Scored], report: Report, conditioning: str) -> list[dict[str, Any]]:
@@ -16,6 +16,7 @@ def rollout_rows(step: int, scored: Sequence[Scored], report: Report, conditioni
     for g, s in enumerate(scored):
         for i, candidate in enumerate(s.group.candidates):
             n = len(rows)
+            followed = [s.group.sketches[k].text for k in candidate.sketches]
             rows.append(
                 {
                     "step": step,
@@ -24,12 +25,11 @@ def rollout_rows(step: int, scored: Sequence[Scored], report: Report, conditioni
                     "task": s.group.task.index,
                     "prompt": s.group.task.prompt,
                     "history": list(candidate.history),
-                    "completion": candidate.completion.text,
-                    "token_ids": list(candidate.completion.ids),
-                    "finish": candidate.completion.finish,
-                    "drawn_under": candidate.drawn_under.kind,
-                    "drawn_logprobs": list(candidate.completion.logprobs),
-                    "trained_under": training_context(candidate, conditioning).kind,
+                    "sketch": followed[0] if followed else None,
+                    "sketches": list(candidate.sketches),
+                    **_words(candidate),
+                    "drawn_under": candidate.turns[0].drawn_under.kind,
+                    "trained_under": "+".join(training_kinds(candidate, conditioning)),
                     "old_logprobs": report.old[n],
                     "weight": report.importance[n],
                     "reward": s.scores[i].reward,
@@ -42,3 +42,41 @@ def rollout_rows(step: int, scored: Sequence[Scored], report: Report, conditioni
                 }
             )
     return rows
+
+
+def _words(candidate: Candidate) -> dict[str, Any]:
+    """What the candidate said, all turns in a row, and where each turn ends."""
+    said = [turn.completion for turn in candidate.turns]
+    return {
+        "completion": "\n".join(completion.text for completion in said),
+        "token_ids": [i for completion in said for i in completion.ids],
+        "drawn_logprobs": [value for completion in said for value in completion.logprobs],
+        "turns": [completion.text for completion in said],
+        "turn_tokens": [len(completion.ids) for completion in said],
+        "turn_rewards": list(candidate.episode.rewards) if candidate.episode is not None else [],
+        "episode_seed": candidate.episode.seed if candidate.episode is not None else None,
+        "finish": said[-1].finish,
+    }
+
+
+def sketch_rows(step: int, scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """One row a sketch, groups in order, sketches in the order drafted."""
+    return [
+        {
+            "step": step,
+            "group": g,
+            "index": k,
+            "task": s.group.task.index,
+            "text": sketch.text,
+            "token_ids": list(sketch.turn.completion.ids),
+            "logprobs": list(sketch.turn.completion.logprobs),
+            "finish": sketch.turn.completion.finish,
+            "repeats": sketch.repeats,
+            "redraws": sketch.redraws,
+            "sampled_tokens": sketch.sampled_tokens,
+            "reward": s.sketch_rewards[k] if s.sketch_rewards else None,
+            "advantage": s.sketch_advantages[k] if s.sketch_advantages else None,
+        }
+        for g, s in enumerate(scored)
+        for k, sketch in enumerate(s.group.sketches)
+    ]

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from sesa_lab.config import Config
+from sesa_lab.config import Config, UpdateConfig
 from sesa_lab.policies import Policy, Rows, token_logprobs
 from sesa_lab.seeding import stream
 from sesa_lab.training import losses
-from sesa_lab.training.batch import Batch, make_batch
-from sesa_lab.types import Candidate
+from sesa_lab.training.batch import Batch, Item, items_of, make_batch
+from sesa_lab.types import Scored
 
 
 @dataclass
 class Report:
-    """What an update saw; token means are over every token of every pass.
+    """What an update saw; token means are over every trained token of every pass.
 
     Attributes:
-        old: per candidate, log-probs of its tokens, policy when drawn, training context (nats).
-        importance: per candidate, the factor its policy terms got.
+        old: per candidate, log-probs of its tokens, policy when drawn, (first) training context (nats).
+        importance: per candidate, the factor its policy terms got there.
         ratio: per candidate, p(y|training context) / q(y|drawing context), untruncated.
     """
 
@@ -43,79 +43,101 @@ class Report:
 
 
 def update(
-    policy: Policy,
-    optimiser: torch.optim.Optimizer,
-    config: Config,
-    candidates: Sequence[Candidate],
-    advantages: Sequence[float],
-    step: int,
+    policy: Policy, optimiser: torch.optim.Optimizer, config: Config, scored: Sequence[Scored], step: int
 ) -> Report:
     """``epochs`` passes of ``minibatches`` optimiser steps over one rollout.
 
     Args:
         policy: its adapter is changed in place.
         optimiser: over the adapter's weights.
-        config: ``update``, ``sampler.temperature``, ``sampler.max_tokens`` and ``run.seed`` are used.
-        candidates: all candidates of the step.
-        advantages: one a candidate.
+        config: ``update``, ``sampler`` (temperature, token limits) and ``run.seed`` are used.
+        scored: the step's groups with their advantages.
         step: the training step; fixes the order of minibatches.
     """
     rule = config.update
-    count = len(candidates)
-    report = Report([[] for _ in range(count)], [1.0] * count, [1.0] * count)
-    single = rule.epochs * rule.minibatches == 1
-    old = None if single else _old_logprobs(policy, config, candidates)
+    candidates = [c for s in scored for c in s.group.candidates]
+    taught = scored if rule.train_sketches != "none" else ()
+    items = items_of(
+        rule,
+        candidates,
+        [a for s in scored for a in s.advantages],
+        [sketch for s in taught for sketch in s.group.sketches],
+        [a for s in taught for a in s.sketch_advantages],
+    )
+    report = Report([[] for _ in candidates], [1.0] * len(candidates), [1.0] * len(candidates))
+    several = rule.epochs * rule.minibatches > 1
+    in_turns = any(len(item.turns) > 1 for item in items)  # they may lie in different rows, weights need them all
+    old = _old_logprobs(policy, config, items) if several or in_turns else None
     norms = []
     for epoch in range(rule.epochs):
-        order = np.arange(count)
-        if rule.minibatches > 1:
-            order = stream(config.run.seed, "minibatches", step, epoch).permutation(count)
-        for part in np.split(order, rule.minibatches):
-            members = [int(i) for i in part]
-            batch = make_batch(
-                [candidates[i] for i in members], [advantages[i] for i in members], rule.conditioning, policy.device
-            )
+        for members in _minibatches(config, items, step, epoch):
+            batch = make_batch(config, [items[i] for i in members], policy.device)
             kept = None if old is None else torch.cat([old[i] for i in members])
             optimiser.zero_grad(set_to_none=True)
-            accumulate(policy, config, batch, kept, report, members)
+            accumulate(policy, config, batch, kept, report, [items[i] for i in members])
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, rule.max_grad_norm)))
             optimiser.step()
     return _finish(report, norms)
 
 
+def _minibatches(config: Config, items: Sequence[Item], step: int, epoch: int) -> list[list[int]]:
+    """Numbers of the items of each optimiser step: candidates are dealt out at random with all their items; so are sketches."""
+    parts = config.update.minibatches
+    if parts == 1:
+        return [list(range(len(items)))]
+    part_of: dict[tuple[bool, int], int] = {}
+    for sketches in (False, True):
+        count = 1 + max((item.member for item in items if item.is_sketch is sketches), default=-1)
+        own = (1,) if sketches else ()  # candidates are dealt out as if there were no sketches
+        order = stream(config.run.seed, "minibatches", step, epoch, *own).permutation(count)
+        for part, members in enumerate(np.array_split(order, parts)):
+            part_of |= {(sketches, int(member)): part for member in members}
+    return [
+        [i for i, item in enumerate(items) if part_of[item.is_sketch, item.member] == part] for part in range(parts)
+    ]
+
+
 def accumulate(
-    policy: Policy, config: Config, batch: Batch, old: torch.Tensor | None, report: Report, members: Sequence[int]
+    policy: Policy,
+    config: Config,
+    batch: Batch,
+    old: torch.Tensor | None,
+    report: Report,
+    items: Sequence[Item],
 ) -> None:
     """Add the gradient of one optimiser step, micro-batch by micro-batch; the sum is the gradient of the whole.
 
     Args:
         policy: gradients are added to its adapter.
         config: as in ``update``.
-        batch: the candidates of this optimiser step.
+        batch: the items of this optimiser step.
         old: (N,) log-probs, policy when drawn, training context; None: the policy has not changed since, so they are
-            the present ones, detached.
+            the present ones, detached. No turn of an item may then need another's log-probs.
         report: counts are added to it.
-        members: for each candidate of the batch, its number in the report.
+        items: those of the batch.
     """
     rule = config.update
-    scale = losses.token_weights(rule, batch.lengths, config.sampler.max_tokens)
+    whole = None if old is None else _weights(rule, batch, old, torch.arange(len(old), device=old.device))
+    if whole is not None and old is not None:
+        _record(report, items, batch.item[batch.rows.sequence.to(old.device)], old, whole)
     for rows, index in batch.rows.split(rule.micro_batch):
         now, entropy = token_logprobs(policy, rows, config.sampler.temperature)
-        candidate = rows.sequence.to(now.device)
-        before = now.detach() if old is None else old[index.to(now.device)]
-        drawn = batch.drawn[index.to(now.device)]
-        weights = losses.correct(rule, before, drawn, batch.advantage, candidate, batch.off_policy)
-        terms, clipped = losses.policy_terms(rule, now, before, drawn, weights, candidate)
+        index = index.to(now.device)
+        item = batch.item[rows.sequence.to(now.device)]
+        before = now.detach() if old is None else old[index]
+        weights = _weights(rule, batch, before, index) if whole is None else whole
+        terms, clipped = losses.policy_terms(rule, now, before, batch.drawn[index], weights, item)
         terms = terms - rule.entropy_coef * entropy
         if rule.kl_coef > 0:
             kl = losses.kl_terms(now, _reference(policy, rows, config), rule.kl_estimator)
             terms = terms + rule.kl_coef * kl
             report.add("kl_base", float(kl.detach().sum()))
-        loss = (terms * scale[candidate]).sum()
+        loss = (terms * batch.scale[item]).sum()
         loss.backward()
         report.loss += float(loss.detach())
-        _record(report, members, candidate, before, weights)
+        if whole is None:
+            _record(report, items, item, before, weights)
         change = now.detach() - before  # tokens are the old policy's, so this is k3 of KL(old || now)
         report.add("approx_kl", float((change.exp() - 1 - change).sum()))
         report.add("entropy", float(entropy.detach().sum()))
@@ -124,13 +146,21 @@ def accumulate(
     report.tokens_trained += batch.rows.tokens
 
 
-def _old_logprobs(policy: Policy, config: Config, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
-    batch = make_batch(candidates, [0.0] * len(candidates), config.update.conditioning, policy.device)
+def _weights(rule: UpdateConfig, batch: Batch, old: torch.Tensor, index: torch.Tensor) -> losses.Weights:
+    """The correction's, from the log-probs of the batch's tokens ``index``."""
+    item = batch.item[batch.rows.sequence.to(old.device)[index]]
+    return losses.correct(rule, old, batch.drawn[index], batch.advantage, item, batch.off_policy)
+
+
+def _old_logprobs(policy: Policy, config: Config, items: Sequence[Item]) -> list[torch.Tensor]:
+    """Per item, log-probs of its tokens under its training context, policy as it is now."""
+    batch = make_batch(config, items, policy.device)
     found = torch.empty_like(batch.drawn)
     with torch.no_grad():
         for rows, index in batch.rows.split(config.update.micro_batch):
-            found[index] = token_logprobs(policy, rows, config.sampler.temperature)[0]
-    return list(found.split(batch.lengths.tolist()))
+            found[index.to(found.device)] = token_logprobs(policy, rows, config.sampler.temperature)[0]
+    lengths = [sum(len(turn.completion.ids) for turn in item.turns) for item in items]
+    return list(found.split(lengths))
 
 
 @torch.no_grad()
@@ -140,16 +170,18 @@ def _reference(policy: Policy, rows: Rows, config: Config) -> torch.Tensor:
 
 
 def _record(
-    report: Report, members: Sequence[int], candidate: torch.Tensor, before: torch.Tensor, weights: losses.Weights
+    report: Report, items: Sequence[Item], item: torch.Tensor, before: torch.Tensor, weights: losses.Weights
 ) -> None:
-    """Keep the first pass's old log-probs and weights of each candidate seen here."""
-    present = candidate.unique_consecutive().tolist()
-    lengths = torch.bincount(candidate)[present].tolist()
-    for c, logprobs in zip(present, before.split(lengths), strict=True):
-        if not report.old[members[c]]:
-            report.old[members[c]] = logprobs.tolist()
-            report.importance[members[c]] = float(weights.importance[c])
-            report.ratio[members[c]] = float(weights.ratio[c])
+    """Keep the first pass's old log-probs and weights of each candidate seen here, of its first item."""
+    present = item.unique_consecutive().tolist()
+    lengths = torch.bincount(item)[present].tolist()
+    for n, logprobs in zip(present, before.split(lengths), strict=True):
+        member = items[n].member
+        # A second item may lie in an earlier micro-batch than the first.
+        if not (items[n].is_sketch or items[n].is_second or report.old[member]):
+            report.old[member] = logprobs.tolist()
+            report.importance[member] = float(weights.importance[n])
+            report.ratio[member] = float(weights.ratio[n])
 
 
 def _finish(report: Report, norms: Sequence[float]) -> Report:

@@ -21,6 +21,7 @@ class FakeEngine:
         rewound: (length before, length after) of every rewind.
         batches: rows of every call of sample.
         started: contexts of every session.
+        samplings: how, for every call of sample.
     """
 
     def __init__(self, cut: Sequence[int] = ()) -> None:
@@ -30,9 +31,12 @@ class FakeEngine:
         self.rewound: list[tuple[int, int]] = []
         self.batches: list[list[int]] = []
         self.started: list[list[tuple[int, ...]]] = []
+        self.samplings: list[Sampling] = []
 
     def start(self, contexts: Sequence[Sequence[int]]) -> FakeSession:
+        assert all(contexts), "an engine has nothing to predict from in an empty context"
         self.started.append([tuple(context) for context in contexts])
+        self.counters.prefilled += sum(map(len, contexts))
         return FakeSession(self, [list(context) for context in contexts])
 
 
@@ -51,6 +55,7 @@ class FakeSession:
             row.extend(new)
 
     def rewind(self, row: int, length: int) -> None:
+        assert 1 <= length <= len(self.ids[row])
         self.engine.rewound.append((len(self.ids[row]), length))
         del self.ids[row][length:]
 
@@ -59,6 +64,7 @@ class FakeSession:
     ) -> list[Completion]:
         rows = list(range(len(self.ids)) if rows is None else rows)
         self.engine.batches.append(rows)
+        self.engine.samplings.append(sampling)
         found = []
         for row, stream in zip(rows, streams, strict=True):
             word = 10 + int(stream.integers(3))
@@ -67,6 +73,7 @@ class FakeSession:
             text = " ".join([WORDS[word]] * (3 if cut else 1))
             completion = Completion(ids, tuple(-0.5 for _ in ids), text, "length" if cut else "stop")
             self.engine.drawn.append((self.context(row), completion))
+            self.engine.counters.sampled += len(ids)
             self.ids[row].extend(ids)
             found.append(completion)
         return found

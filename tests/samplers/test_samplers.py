@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import fake_engine
-import numpy as np
 import pytest
+from fake_dialogue import BRIDGE, DIALOGUE, REQUESTS, groups, settings, streams
 from fake_engine import STOP, WORDS, FakeEngine
 
-from sesa_lab import environments, prompts
-from sesa_lab.config import Config, PolicyConfig, SamplerConfig
+from sesa_lab import environments
+from sesa_lab.config import PolicyConfig, SamplerConfig
 from sesa_lab.engines import TorchEngine
+from sesa_lab.errors import InputError
 from sesa_lab.policies import load_policy, merged
-from sesa_lab.samplers import SAMPLERS, Dialogue, Request, draw
+from sesa_lab.prompts import Speaker
+from sesa_lab.samplers import SAMPLERS, Request, draw
 from sesa_lab.seeding import stream
-from sesa_lab.types import Context, Group, Task
-
-BRIDGE = (7, 8)
-DIALOGUE = Dialogue((STOP, 2), BRIDGE)
-REQUESTS = [Request(Task(index, f"task {index}", {}), (20 + index,) * (2 + index)) for index in range(3)]
+from sesa_lab.types import Candidate, Completion, Context, Group, Turn
 
 
-def settings(name: str, group_size: int = 4, **changes: object) -> SamplerConfig:
-    return Config.build(sampler={"name": name, "group_size": group_size, **changes}).sampler
+def turn_of(candidate: Candidate) -> Turn:
+    """The one turn of a whole answer."""
+    (turn,) = candidate.turns
+    return turn
 
 
-def streams(group: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([3, group, index])
-
-
-def groups(engine: FakeEngine, config: SamplerConfig, requests: list[Request] = REQUESTS) -> list[Group]:
-    found = draw(engine, requests, config, DIALOGUE, streams)
-    assert [group.task for group in found] == [request.task for request in requests]
-    assert [len(group.candidates) for group in found] == [config.group_size] * len(requests)
-    return found
+def said(candidate: Candidate) -> Completion:
+    return turn_of(candidate).completion
 
 
 def test_every_sampler_of_the_config_is_there() -> None:
@@ -52,10 +45,12 @@ def test_parallel_draws_every_candidate_under_the_task_alone() -> None:
     for request, group in zip(REQUESTS, found, strict=True):
         x = Context("task", request.prompt_ids)
         for candidate in group.candidates:
-            assert candidate.completion is next(drawn)[1]
-            assert (candidate.drawn_under, dict(candidate.trained_under)) == (x, {"task": x})
+            turn = turn_of(candidate)
+            assert turn.completion is next(drawn)[1]
+            assert (turn.drawn_under, dict(turn.trained_under)) == (x, {"task": x})
             assert (candidate.history, candidate.redraws) == ((), 0)
-            assert candidate.sampled_tokens == len(candidate.completion.ids)
+            assert (candidate.sketches, candidate.episode, group.sketches) == ((), None, ())
+            assert candidate.sampled_tokens == candidate.length == len(turn.completion.ids)
 
 
 # --- sequential -------------------------------------------------------------------------------------------------------
@@ -69,29 +64,32 @@ def test_sequential_contexts_are_the_task_and_all_earlier_answers(cut: tuple[int
         context, history = request.prompt_ids, ()
         x = Context("task", request.prompt_ids)
         for index, candidate in enumerate(group.candidates):
-            assert candidate.drawn_under == Context("history" if index else "task", context)
+            turn = turn_of(candidate)
+            assert turn.drawn_under == Context("history" if index else "task", context)
             expected = {"task": x, "history": Context("history", context)} if index else {"task": x}
-            assert dict(candidate.trained_under) == expected
+            assert dict(turn.trained_under) == expected
             assert candidate.history == history
             # An answer that the token limit cut is closed by the stop token, so that the dialogue reads on as usual.
-            closing = () if candidate.completion.finish == "stop" else (STOP,)
-            context += (*candidate.completion.ids, *closing, *BRIDGE)
-            history += (candidate.completion.text,)
+            closing = () if turn.completion.finish == "stop" else (STOP,)
+            context += (*turn.completion.ids, *closing, *BRIDGE)
+            history += (turn.completion.text,)
     assert [len(rows) for rows in engine.batches] == [3] * 4, "all groups side by side"
     assert engine.started == [[request.prompt_ids for request in REQUESTS]], "one cache, never begun again"
     # The engine saw what the candidates say: index by index, group after group.
     assert [context for context, _ in engine.drawn] == [
-        group.candidates[index].drawn_under.ids for index in range(4) for group in found
+        turn_of(group.candidates[index]).drawn_under.ids for index in range(4) for group in found
     ]
 
 
-def test_between_answers_stands_the_stop_token_once() -> None:
-    assert DIALOGUE.between("stop") == BRIDGE
-    assert DIALOGUE.between("length") == (STOP, *BRIDGE)
+def test_whole_answers_do_not_follow_each_other_in_an_environment_of_several_turns() -> None:
+    with pytest.raises(
+        InputError, match=r"'sequential' draws whole answers .* several turns needs 'parallel' or 'sesa'"
+    ):
+        draw(FakeEngine(), REQUESTS, settings("sequential"), DIALOGUE, streams, object())  # type: ignore[arg-type]
 
 
 def test_a_candidate_has_its_own_stream_whatever_the_groups_beside_it() -> None:
-    for name in ("parallel", "sequential"):
+    for name in SAMPLERS:
         together = groups(FakeEngine(), settings(name))
         first = groups(FakeEngine(), settings(name), REQUESTS[:1])
         assert first == together[:1]
@@ -124,11 +122,12 @@ def test_repeats_are_drawn_again_from_the_same_context(most: int) -> None:
     engine = FakeEngine()
     found = groups(engine, settings("sequential", 5, redraws=most))
     for g, group in enumerate(found):
-        assert [(c.completion.text, c.redraws) for c in group.candidates] == expected_redraws(g, 5, most)
+        assert [(said(c).text, c.redraws) for c in group.candidates] == expected_redraws(g, 5, most)
         for candidate in group.candidates:
-            draws = [completion for context, completion in engine.drawn if context == candidate.drawn_under.ids]
+            under = turn_of(candidate).drawn_under.ids
+            draws = [completion for context, completion in engine.drawn if context == under]
             assert len(draws) == 1 + candidate.redraws
-            assert draws[-1] is candidate.completion, "the last draw is kept"
+            assert draws[-1] is said(candidate), "the last draw is kept"
             assert candidate.sampled_tokens == sum(len(completion.ids) for completion in draws)
     thrown = sum(candidate.redraws for group in found for candidate in group.candidates)
     assert len(engine.rewound) == thrown
@@ -165,12 +164,13 @@ def test_part_of_a_group_is_drawn_directly_and_the_sequence_does_not_see_it(
     for request, group in zip(REQUESTS, found, strict=True):
         x = Context("task", request.prompt_ids)
         for candidate in group.candidates[:direct]:
-            assert (candidate.drawn_under, dict(candidate.trained_under), candidate.history) == (x, {"task": x}, ())
+            turn = turn_of(candidate)
+            assert (turn.drawn_under, dict(turn.trained_under), candidate.history) == (x, {"task": x}, ())
         sequence = group.candidates[direct:]
         for index, candidate in enumerate(sequence):
-            assert candidate.drawn_under.kind == ("history" if index else "task")
-            assert candidate.history == tuple(c.completion.text for c in sequence[:index])
-            assert len(candidate.drawn_under.ids) == len(request.prompt_ids) + index * (2 + len(BRIDGE))
+            assert turn_of(candidate).drawn_under.kind == ("history" if index else "task")
+            assert candidate.history == tuple(said(c).text for c in sequence[:index])
+            assert len(turn_of(candidate).drawn_under.ids) == len(request.prompt_ids) + index * (2 + len(BRIDGE))
     assert len(engine.started) == (1 if direct == size else 2)
 
 
@@ -187,24 +187,22 @@ def real(name: str, number: int, **changes: object) -> tuple[list[Group], TorchE
     environment = environments.make("path_exploration")
     policy = load_policy(PolicyConfig(model="path", device="cpu"), environment.name, environment.options, 0)
     engine = TorchEngine(policy)
-    bridge = prompts.bridge_ids(policy.tokenizer, policy.form)
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids)
     tasks = [environment.task(index) for index in range(8)]
-    requests = [
-        Request(task, prompts.task_ids(policy.tokenizer, policy.form, environment.name, task)) for task in tasks
-    ]
+    requests = [Request(task, speaker.answer(task)) for task in tasks]
     with merged(policy.model):
         found = draw(
             engine,
             requests,
             settings(name, 24, **changes),
-            Dialogue(policy.stop_ids, bridge),
+            speaker,
             lambda group, index: stream(0, "sampling", number, group, index),
         )
-    return found, engine, len(bridge)
+    return found, engine, len(speaker.between("stop"))
 
 
 def duplicates(found: list[Group]) -> float:
-    texts = [[candidate.completion.text for candidate in group.candidates] for group in found]
+    texts = [[said(candidate).text for candidate in group.candidates] for group in found]
     return 1 - sum(len(set(group)) for group in texts) / sum(map(len, texts))
 
 
@@ -214,9 +212,9 @@ def test_the_shipped_policy_repeats_itself_far_less_in_sequence() -> None:
     # 24 draws from the Zipf prior over 200 leaves repeat about every third time, a sequence almost never.
     assert duplicates(parallel) > 0.15
     assert duplicates(sequential) < 0.4 * duplicates(parallel)
-    prompt = parallel[0].candidates[0].drawn_under.ids
+    prompt = turn_of(parallel[0].candidates[0]).drawn_under.ids
     assert engine.counters.prefilled == len(prompt), "all groups ask the same thing: read in once"
-    closed = sum(c.completion.finish == "length" for group in sequential for c in group.candidates[:-1])
+    closed = sum(said(c).finish == "length" for group in sequential for c in group.candidates[:-1])
     assert other.counters.prefilled == len(prompt) + 8 * 23 * bridge + closed, "the cache is continued"
     for found, used in ((parallel, engine), (sequential, other)):
         assert used.counters.sampled == sum(c.sampled_tokens for group in found for c in group.candidates)
@@ -227,7 +225,7 @@ def test_redraws_with_the_shipped_policy_continue_the_cache_too() -> None:
     candidates = [c for group in found for c in group.candidates]
     assert sum(c.redraws for c in candidates) > 0
     assert engine.counters.sampled == sum(c.sampled_tokens for c in candidates)
-    assert engine.counters.sampled > sum(len(c.completion.ids) for c in candidates)
-    closed = sum(c.completion.finish == "length" for group in found for c in group.candidates[:-1])
-    prompt = found[0].candidates[0].drawn_under.ids
+    assert engine.counters.sampled > sum(len(said(c).ids) for c in candidates)
+    closed = sum(said(c).finish == "length" for group in found for c in group.candidates[:-1])
+    prompt = turn_of(found[0].candidates[0]).drawn_under.ids
     assert engine.counters.prefilled == len(prompt) + 8 * 23 * bridge + closed

@@ -145,8 +145,9 @@ def test_drawn_log_probs_of_the_shared_group_are_true() -> None:
     # What other tests build on: under the drawing contexts the policy gives exactly the recorded log-probs.
     policy = tiny_policy()
     candidates, _ = group(policy)
-    rows = pack([c.drawn_under.ids for c in candidates], [c.completion.ids for c in candidates])
-    recorded = torch.tensor([v for c in candidates for v in c.completion.logprobs])
+    turns = [turn for c in candidates for turn in c.turns]
+    rows = pack([turn.drawn_under.ids for turn in turns], [turn.completion.ids for turn in turns])
+    recorded = torch.tensor([v for turn in turns for v in turn.completion.logprobs])
     with torch.no_grad(), merged(policy.model):
         torch.testing.assert_close(token_logprobs(policy, rows)[0], recorded, rtol=0, atol=1e-5)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from toy_world import Walk
 
-from sesa_lab.training.credit import advantages, credited
-from sesa_lab.types import Score
+from sesa_lab.training.credit import advantages, credited, sketch_rewards, verdicts
+from sesa_lab.types import Candidate, Completion, Context, Group, Score, Task, Turn
 
 
 def scores(*pairs: tuple[float, str | None]) -> list[Score]:
@@ -70,3 +71,73 @@ def test_advantages_are_plain_floats_that_sum_to_zero() -> None:
 def test_scale_and_shift_of_rewards_do_not_matter_under_std() -> None:
     rewards = [0.0, 1.0, 1.0, 0.0, 0.5]
     assert advantages([7 + 3 * r for r in rewards], "std") == pytest.approx(advantages(rewards, "std"), abs=1e-5)
+
+
+# --- sketches -----------------------------------------------------------------------------------------------------------
+
+
+def follower(*sketches: int) -> Candidate:
+    x = Context("task", (1,))
+    return Candidate((Turn(x, {"task": x}, Completion((2,), (-1.0,), "", "stop")),), sketches=sketches)
+
+
+# A direct candidate finds "a"; sketch 0 has two solutions, sketch 1 three, sketch 2 none (it was dropped), sketch 3 one.
+FOLLOWERS = [follower(), follower(0), follower(0), follower(1), follower(1), follower(1), follower(3)]
+VERDICTS = scores((1.0, "a"), (0.5, "b"), (0.0, None), (0.25, "c"), (1.0, "a"), (1.0, "d"), (2.0, "b"))
+
+
+def credit(rule: str, repeats: str = "count") -> list[float]:
+    return sketch_rewards(FOLLOWERS, VERDICTS, credited(VERDICTS, repeats), 4, rule)
+
+
+def test_credit_of_sketches_by_hand() -> None:
+    # Rewards of the solutions: sketch 0: .5 and 0; sketch 1: .25, 1 and 1; sketch 2: none; sketch 3: 2.
+    assert credit("best") == [0.5, 1.0, 0.0, 2.0]
+    assert credit("mean") == [0.25, 0.75, 0.0, 2.0]
+    # Nothing new in sketch 3 ("b" came from sketch 0); sketch 1 has found "d", its "a" came from the direct candidate.
+    assert credit("novelty") == [0.5, 1.0, 0.0, 0.0]
+
+
+def test_credit_of_sketches_follows_the_rule_for_repeats() -> None:
+    # Where a repeat earns nothing: sketch 1: .25, 0 and 1; sketch 3: 0. Novelty asks for new ways whatever the rule.
+    assert credit("best", "zero") == [0.5, 1.0, 0.0, 0.0]
+    assert credit("mean", "zero") == pytest.approx([0.25, 1.25 / 3, 0.0, 0.0])
+    assert credit("novelty", "zero") == credit("novelty", "count")
+
+
+def test_the_best_of_bad_solutions_is_bad_and_a_dropped_sketch_earns_0() -> None:
+    bad = scores((-0.5, None), (-0.1, "a"))
+    for rule, expected in (("best", [-0.1, 0.0]), ("mean", [-0.3, 0.0]), ("novelty", [-0.1, 0.0])):
+        assert sketch_rewards([follower(0), follower(0)], bad, [-0.5, -0.1], 2, rule) == pytest.approx(expected)
+
+
+def test_a_candidate_of_several_sketches_pays_each() -> None:
+    # Episodes whose turns drafted their own: sketch 0 guides both, 1 and 2 the later turns of one each.
+    members, found = [follower(0, 1), follower(0, 2)], scores((1.0, "a"), (0.5, "b"))
+    assert sketch_rewards(members, found, [1.0, 0.5], 3, "best") == [1.0, 1.0, 0.5]
+    assert sketch_rewards(members, found, [1.0, 0.5], 3, "mean") == [0.75, 1.0, 0.5]
+    assert sketch_rewards(members, found, [1.0, 0.5], 3, "novelty") == [1.0, 1.0, 0.5]
+
+
+def test_no_sketches_no_credit() -> None:
+    assert sketch_rewards([follower()], scores((1.0, "a")), [1.0], 0, "best") == []
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_judged_whole_and_an_episode_by_its_rewards() -> None:
+    class Length:
+        def score(self, task: Task, text: str) -> Score:
+            return Score(len(text) / 10, len(text) > 3, text or None)
+
+    task, world = Task(0, "", {}), Walk()
+    whole = Candidate((Turn(Context("task", (1,)), {}, Completion((2,), (-1.0,), "four", "stop")),))
+    # Seed 2: 2 // 3 % 3 = 0, over after one turn with an "e". Seed 26 = 222 in base 3: never by chance, three turns.
+    short = world.step(world.reset(task, 2), "yes")
+    long = world.reset(task, 26)
+    for text in ("yes", "no", "here"):
+        long = world.step(long, text)
+    played = [Candidate(whole.turns * 2, episode=episode) for episode in (short, long)]
+    found = verdicts(Length(), Group(task, (whole, *played)))
+    assert found == [Score(0.4, True, "four"), Score(1.0, True, "3,"), Score(1.0 - 0.25 + 1.0, False, "3,2,4,")]

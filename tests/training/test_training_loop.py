@@ -17,18 +17,19 @@ import torch
 import train_process
 from safetensors.torch import load_file
 
-from sesa_lab import environments, prompts, runs
+from sesa_lab import environments, runs
 from sesa_lab.config import Config
 from sesa_lab.environments import registry
 from sesa_lab.environments.path_exploration import PathExploration, PathExplorationOptions
 from sesa_lab.errors import InputError
 from sesa_lab.policies import merged
+from sesa_lab.prompts import Speaker
 from sesa_lab.training.evaluate import answer_probabilities, evaluate_samples
 from sesa_lab.training.loop import Trainer, resume, train
-from sesa_lab.types import Candidate, Completion, Context, Group, Score, Task
+from sesa_lab.types import Candidate, Completion, Context, Group, Score, Task, Turn
 
 PROJECT = Path(runs.__file__).resolve().parents[2]
-CLOCK = ["seconds_draw", "seconds_score", "seconds_update", "peak_memory_mb"]
+CLOCK = ["seconds_draw", "seconds_score", "seconds_update", "seconds_total", "peak_memory_mb"]
 ARMS = (0.2, 0.6, 1.0)
 
 
@@ -46,12 +47,28 @@ class ThreeArms(PathExploration):
         return Score(pay, pay == max(ARMS), strategy)
 
 
+RUN = {"steps": 6, "groups": 2, "evaluate_every": 3, "checkpoint_every": 2, "coverage_k": 8}
+
+
 def settings(**update: Any) -> Config:
     return Config.build(
         sampler={"name": "sequential", "group_size": 8, "on_policy_fraction": 0.25, "redraws": 1},
         update={"correction": "asymmetric", "repeats": "zero", "minibatches": 2, "kl_coef": 0.01} | update,
-        run={"steps": 6, "groups": 2, "evaluate_every": 3, "checkpoint_every": 2, "coverage_k": 8},
+        run=RUN,
     )
+
+
+def two_stages() -> Config:
+    """Mixed groups of 2 direct candidates and 2 solutions of each of 3 sketches; both likelihoods and the sketches trained."""
+    return Config.build(
+        sampler={"name": "sesa", "group_size": 8, "on_policy_fraction": 0.25, "expansions": 2, "redraws": 1},
+        update={
+            "correction": "asymmetric", "repeats": "zero", "minibatches": 2, "kl_coef": 0.01,
+            "conditioning": "task+sketch", "context_weight": 0.5, "train_sketches": "novelty", "sketch_weight": 0.5,
+        },
+        run=RUN,
+        evaluation={"test_tasks": 1, "eval_samples": 8, "test_guided": "yes"},
+    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -97,29 +114,30 @@ def optimiser(path: Path) -> list[torch.Tensor]:
 
 def assert_same_run(path: Path, reference: Path) -> None:
     assert metrics(path) == metrics(reference)
-    for table in ("rollouts", "answers"):
-        pd.testing.assert_frame_equal(
-            getattr(runs.load(path), table), getattr(runs.load(reference), table), check_exact=True
-        )
+    ours_run, theirs_run = runs.load(path), runs.load(reference)
+    for table in ("read_rollouts", "read_sketches", "read_answers"):
+        pd.testing.assert_frame_equal(getattr(ours_run, table)(), getattr(theirs_run, table)(), check_exact=True)
     ours, theirs = weights(path), weights(reference)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert all(torch.equal(a, b) for a, b in zip(optimiser(path), optimiser(reference), strict=True))
-    loops = [(runs.load(p).checkpoints[-1][1] / "loop.json").read_bytes() for p in (path, reference)]
-    assert loops[0] == loops[1]
+    loops = [json.loads((runs.load(p).checkpoints[-1][1] / "loop.json").read_text()) for p in (path, reference)]
+    seconds = [loop.pop("seconds_total") for loop in loops]
+    assert loops[0] == loops[1] and min(seconds) > 0
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [settings(), two_stages()], ids=["sequential", "sesa"])
+def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(config: Config, tmp_path: Path) -> None:
     reference, path = tmp_path / "reference", tmp_path / "run"
-    train(settings(), reference)
+    train(config, reference)
     command = [sys.executable, train_process.__file__, str(path), "4"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(settings().to_dict()))
+        process.stdin.write(json.dumps(config.to_dict()))
         process.stdin.close()
         assert process.stdout.readline() == "in the middle of it\n"
         os.kill(process.pid, signal.SIGKILL)
@@ -132,6 +150,10 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tmp_path: Path) -> 
     assert (
         max(line["weight_mean"] for line in metrics(path) if line["kind"] == "step") != 1.0
     )  # not trivially on-policy
+    # Tables of both steps made before the kill and of those made after it; sketches only where there are some.
+    assert runs.load(path).read_rollouts()["step"].unique().tolist() == [1, 2, 3, 4, 5, 6]
+    assert len(runs.load(path).read_sketches()) == (6 * 2 * 3 if config.sampler.name == "sesa" else 0)
+    assert runs.load(path).tests["guided"].tolist() == ([False, True] if config.sampler.name == "sesa" else [])
 
 
 @pytest.mark.slow
@@ -150,10 +172,10 @@ def test_answer_probabilities_are_those_of_the_policy() -> None:
     policy, environment = trainer.policy, trainer.environment
     task = environment.task(0)
     with merged(policy.model):
-        found = answer_probabilities(policy, environment, task, 0.9)
+        found = answer_probabilities(policy, environment, trainer.speaker, task, 0.9)
     assert list(found) == environment.enumerate(task)
     assert 0.9 < sum(found.values()) <= 1 + 1e-6
-    x = prompts.task_ids(policy.tokenizer, policy.form, environment.name, task)
+    x = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids).answer(task)
     for answer in list(found)[::90]:
         ids = [*policy.encode(answer), policy.stop_ids[0]]
         with torch.no_grad():
@@ -191,7 +213,7 @@ def test_the_rule_for_repeats_comes_from_the_environment_unless_set() -> None:
     task = trainer.environment.task(0)
     x = Context("task", (1,))
     treasure = trainer.environment.oracle(task)
-    member = Candidate(x, {"task": x}, Completion((2,), (-1.0,), treasure, "stop"))
+    member = Candidate((Turn(x, {"task": x}, Completion((2,), (-1.0,), treasure, "stop")),))
     group = Group(task, (member, member))
     expected = {
         ("count", "environment"): [1.0, 1.0],

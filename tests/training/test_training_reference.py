@@ -22,8 +22,9 @@ import torch
 from sesa_lab.config import Config, SamplerConfig, UpdateConfig
 from sesa_lab.policies import Rows, pack
 from sesa_lab.training import update as update_module
-from sesa_lab.training.batch import Batch
+from sesa_lab.training.batch import Batch, Item, _scale
 from sesa_lab.training.update import Report, accumulate
+from sesa_lab.types import Completion, Context, Turn
 
 WIDTH, LONGEST, MAX_TOKENS, TEMPERATURE = 5, 8, 16, 0.8
 LOSSES = ("grpo", "dr_grpo", "dapo")
@@ -167,17 +168,22 @@ def package_loss(
     def flat(values: list[list[float]]) -> torch.Tensor:
         return torch.tensor(list(itertools.chain.from_iterable(values)), dtype=torch.float64)
 
+    config = Config(update=rule, sampler=SamplerConfig(temperature=TEMPERATURE, max_tokens=MAX_TOKENS))
+    items = [
+        Item((Turn(Context("task", ()), {}, Completion(tuple(ids), (), "", "stop")),), "task", b, p.advantage[b])
+        for b, ids in enumerate(p.ids)
+    ]
     batch = Batch(
         rows=pack(p.contexts, p.ids),
         drawn=flat(p.drawn),
         advantage=torch.tensor(p.advantage, dtype=torch.float64),
         off_policy=torch.tensor(p.off_policy),
-        lengths=torch.tensor([len(row) for row in p.ids]),
+        item=torch.arange(4),
+        scale=_scale(config, items).double(),
     )
-    config = Config(update=rule, sampler=SamplerConfig(temperature=TEMPERATURE, max_tokens=MAX_TOKENS))
     report = Report([[] for _ in p.ids], [1.0] * 4, [1.0] * 4)
     policy: Any = Table(logits, p.reference, [len(c) for c in p.contexts])
-    accumulate(policy, config, batch, flat(p.old) if given else None, report, range(4))
+    accumulate(policy, config, batch, flat(p.old) if given else None, report, items)
     return report.loss, report
 
 

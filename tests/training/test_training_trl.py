@@ -22,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sesa_lab.config import Config
 from sesa_lab.policies import Policy
-from sesa_lab.training.batch import make_batch
+from sesa_lab.training.batch import items_of, make_batch
 from sesa_lab.training.credit import advantages
 from sesa_lab.training.update import Report, accumulate
 from sesa_lab.types import Candidate
@@ -98,8 +98,8 @@ def trl_inputs(s: Sample, members: range, given: bool) -> dict[str, torch.Tensor
         filled = [[fill] * (width - len(r)) * left + list(r) + [fill] * (width - len(r)) * (not left) for r in rows]
         return torch.tensor(filled, dtype=kind)
 
-    prompts = [s.candidates[i].trained_under["task"].ids for i in members]
-    completions = [s.candidates[i].completion.ids for i in members]
+    prompts = [s.candidates[i].turns[0].trained_under["task"].ids for i in members]
+    completions = [s.candidates[i].turns[0].completion.ids for i in members]
     inputs = {
         "prompt_ids": padded(prompts, True, PAD, torch.long),
         "prompt_mask": padded([[1] * len(p) for p in prompts], True, 0, torch.long),
@@ -116,9 +116,10 @@ def trl_inputs(s: Sample, members: range, given: bool) -> dict[str, torch.Tensor
 
 def ours(policy: Policy, s: Sample, given: bool, temperature: float, **update: Any) -> tuple[Report, torch.Tensor]:
     settings = Config.build(sampler={"max_tokens": MAX_TOKENS, "temperature": temperature}, update=update)
-    batch = make_batch(s.candidates, ADVANTAGES, "task", policy.device)
+    items = items_of(settings.update, s.candidates, ADVANTAGES)
+    batch = make_batch(settings, items, policy.device)
     report = Report([[] for _ in LENGTHS], [1.0] * 8, [1.0] * 8)
-    accumulate(policy, settings, batch, torch.cat(s.old) if given else None, report, range(8))
+    accumulate(policy, settings, batch, torch.cat(s.old) if given else None, report, items)
     return report, gradients(policy)
 
 

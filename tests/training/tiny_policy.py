@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from sesa_lab.policies import Policy
-from sesa_lab.types import Candidate, Completion, Context
+from sesa_lab.types import Candidate, Completion, Context, Group, Scored, Task, Turn
 
 VOCABULARY = 50
 STOP = 1
@@ -76,9 +77,9 @@ def candidate(
     task = Context("task", tuple(x))
     completion = Completion(tuple(ids), tuple(map(float, logprobs)), "", "stop")
     if not history:
-        return Candidate(task, {"task": task}, completion)
+        return Candidate((Turn(task, {"task": task}, completion),))
     drawn = Context("history", (*x, *history))
-    return Candidate(drawn, {"task": task, "history": drawn}, completion, ("earlier",))
+    return Candidate((Turn(drawn, {"task": task, "history": drawn}, completion),), ("earlier",))
 
 
 def group(policy: Policy, seed: int = 0, temperature: float = 1.0) -> tuple[list[Candidate], list[float]]:
@@ -96,7 +97,13 @@ def group(policy: Policy, seed: int = 0, temperature: float = 1.0) -> tuple[list
             drawn = scored_alone(policy, [*x, *history], ids, temperature)
             found.append(candidate(x, history, ids, drawn))
             history += [*ids, 2]
-    last = found[-1]
+    last = found[-1].turns[0]
     x = last.trained_under["task"].ids
     found.append(candidate(x, [], last.completion.ids, scored_alone(policy, x, last.completion.ids, temperature)))
     return found, [0.7, -1.2, 0.5, 1.5, -0.4, -1.1, 0.9]
+
+
+def rollout(candidates: Sequence[Candidate], advantages: Sequence[float], **more: Any) -> list[Scored]:
+    """What ``update`` takes: one group with these advantages; ``more`` are fields of ``Scored`` or the group's sketches."""
+    group = Group(Task(0, "", {}), tuple(candidates), tuple(more.pop("sketches", ())))
+    return [Scored(group, [], [], list(advantages), **more)]
