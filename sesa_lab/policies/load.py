@@ -19,6 +19,7 @@ from sesa_lab.seeding import torch_seed
 
 POLICIES = Path(__file__).parents[2] / "data" / "policies"
 CARD = "sesa_lab.json"  # what a lab policy was pre-trained for
+ORDINARY, HABIT = "ordinary", "habit"  # bases: direct answers show any solution, or habitual ones
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, An
     folder = resolve(config.model, environment, options)
     if config.adapter:
         _check_adapter(config.adapter)  # before the weights are read, which may take minutes
-    card = _card(folder)
+    card = read_card(folder)
     if card is not None and card["environment"] != environment:
         raise InputError(f"{folder} is a lab policy for environment {card['environment']!r}, not for {environment!r}")
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
@@ -113,17 +114,23 @@ def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:
 def lab_policy_for(environment: str, options: Mapping[str, Any]) -> Path:
     """The shipped policy that was pre-trained for this environment with these options.
 
+    Of an ordinary and a habit base (card field ``base``) it is the ordinary one; a habit base is asked for by its name.
+
     Raises:
         InputError: there is none; names the options that differ and the command that makes one.
     """
     cards = {p.parent: json.loads(p.read_text()) for p in sorted(POLICIES.glob(f"*/{CARD}"))}
     cards = {folder: card for folder, card in cards.items() if card["environment"] == environment}
     fitting = [f for f, card in cards.items() if all(options.get(k) == v for k, v in card["options"].items())]
-    if len(fitting) > 1:
-        names = ", ".join(folder.name for folder in fitting)
+    ordinary = [folder for folder in fitting if cards[folder].get("base", ORDINARY) == ORDINARY]
+    if len(ordinary) > 1:
+        names = ", ".join(folder.name for folder in ordinary)
         raise InputError(f"several lab policies fit these options ({names}); name one of them instead of 'lab'")
+    if ordinary:
+        return ordinary[0]
     if fitting:
-        return fitting[0]
+        names = ", ".join(folder.name for folder in fitting)
+        raise InputError(f"no ordinary lab policy fits these options, but {names} does; name it instead of 'lab'")
     made = "; ".join(f"{folder.name}: {card['options']}" for folder, card in cards.items()) or "none"
     raise InputError(
         f"no lab policy was pre-trained for {environment} with these options. Shipped: {made}. Change the options, or"
@@ -131,7 +138,8 @@ def lab_policy_for(environment: str, options: Mapping[str, Any]) -> Path:
     )
 
 
-def _card(folder: str) -> dict[str, Any] | None:
+def read_card(folder: str) -> dict[str, Any] | None:
+    """What ``folder``'s card says; None: it is no lab policy."""
     path = Path(folder) / CARD
     try:
         return json.loads(path.read_text()) if path.is_file() else None
