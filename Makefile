@@ -8,6 +8,7 @@ VENV := .venv/.stamp-venv
 BASE := .venv/.stamp-base
 TEST := .venv/.stamp-test
 BENCH := .venv/.stamp-bench
+RIVALS := .venv/rivals/.stamp
 TORCH := $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -55,7 +56,7 @@ check: $(TEST)  ## lint, format, types, and notebooks without outputs
 	$(BIN)/mypy
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || { echo "nbstripout --verify $$*"; $(BIN)/nbstripout --verify "$$@"; }
 
-bench: $(BENCH)  ## a GRPO step against TRL's
+bench: $(BENCH) $(RIVALS)  ## speed: a GRPO step against TRL's, sketches against none, environments against others
 	$(BIN)/sesa-lab bench
 
 clean:  ## removes the environment and caches; runs/ and reports/ stay
@@ -97,4 +98,12 @@ $(TEST): $(BASE)
 
 $(BENCH): $(BASE)
 	$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# What the environments are compared with lives in an environment of its own: gym-sokoban needs packages of its day. It and
+# gym come as sources, hence what builds them first.
+$(RIVALS): $(VENV) rivals/requirements.txt
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install -q -c rivals/requirements.txt setuptools wheel
+	$(@D)/bin/python -m pip --disable-pip-version-check install -q --no-build-isolation -r rivals/requirements.txt
 	@touch $@

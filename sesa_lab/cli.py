@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from sesa_lab import environments
-from sesa_lab.config import PRESETS, SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
+from sesa_lab.config import SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
 from sesa_lab.errors import InputError, NotebookError, suggest
+from sesa_lab.presets import PRESETS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -177,23 +178,42 @@ def _pretrain(commands: Any) -> None:
         values = {f.name: check_value(f"--{f.name}", f, getattr(chosen, f.name)) for f in fields}
         recipe = PretrainConfig(**values)
         with tqdm(total=recipe.steps, desc="pre-training", unit="step", file=sys.stderr, delay=0.01) as bar:
-            card = pretrain(environment, Path(chosen.out), recipe, lambda step, loss: _advance(bar, loss))
+            card = pretrain(
+                environment,
+                Path(chosen.out),
+                recipe,
+                progress=lambda step, loss: _trained(bar, recipe.steps, step, loss),
+                solving=lambda done, total: _solved(bar, done, total),
+            )
         print(json.dumps(card, indent=2))
 
-    text = "Train a small policy from scratch on an environment's own prior, into a Hugging Face folder."
+    text = "Train a small policy on what an environment's own prior or solver shows, into a Hugging Face folder."
     command = _command(commands, "pretrain", text, run)
     command.add_argument("--environment", default="path_exploration", help="environment (default: path_exploration)")
     _add_option_option(command)
     command.add_argument("--out", required=True, help="new folder, e.g. data/policies/mine")
     for field in fields:
-        kind = {"int": int, "float": float}[str(field.type)]
-        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {field.default})"
+        kind: Any = {"int": int, "float": float, "str": str}[str(field.type)]
+        default = "none" if field.default == "" else field.default
+        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {default})"
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="X", help=text
         )
 
 
-def _advance(bar: Any, loss: float) -> None:
+def _solved(bar: Any, done: int, total: int) -> None:
+    if done == 1:
+        bar.unit = "task"
+        bar.set_description("solving tasks", refresh=False)
+        bar.reset(total)
+    bar.update(1)
+
+
+def _trained(bar: Any, steps: int, step: int, loss: float) -> None:
+    if step == 1:
+        bar.unit = "step"
+        bar.set_description("pre-training", refresh=False)
+        bar.reset(steps)
     bar.update(1)
     bar.set_postfix_str(f"loss {loss:.3f} nats a token")
 
@@ -280,17 +300,20 @@ def _report(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab.experiments import report
 
-        seeds = _numbers(chosen.seeds)
-        path = report.make(chosen.name, Path(chosen.runs), seeds, Path(chosen.out), chosen.steps, chosen.full)
+        seeds, out = _numbers(chosen.seeds), Path(chosen.out or f"reports/{chosen.name}.html")
+        path = report.make(chosen.name, Path(chosen.runs), seeds, out, chosen.steps, chosen.full)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
 
     text = "Execute a report's notebooks (training what is missing) and render them as one offline HTML file."
     command = _command(commands, "report", text, run)
-    command.add_argument("name", choices=["path_exploration"], help="which report")
+    command.add_argument("name", choices=["path_exploration", "agents"], help="which report")
     _add_many(command)
-    command.add_argument("--out", default="reports/path_exploration.html", help="HTML file (default: %(default)s)")
+    command.add_argument("--out", metavar="FILE", help="HTML file (default: reports/NAME.html)")
     command.add_argument(
-        "--full", action="store_true", help="with the factorial and the axis of sharpness (half an hour of five seeds)"
+        "--full",
+        action="store_true",
+        help="path_exploration: with the factorial and the axis of sharpness (half an hour of five seeds);"
+        " agents: from both base policies, with all arms (hours)",
     )
 
 
@@ -300,17 +323,27 @@ def _experiment(commands: Any) -> None:
 
         if chosen.workers is not None and chosen.workers < 1:
             raise InputError(f"--workers = {chosen.workers} is out of range: expected >= 1")
-        stages.run(chosen.name, Path(chosen.runs), _numbers(chosen.seeds), chosen.steps, chosen.workers)
+        out = Path(chosen.out) if chosen.out else None
+        seeds = _numbers(chosen.seeds)
+        stages.run(chosen.name, Path(chosen.runs), seeds, chosen.steps, chosen.workers, chosen.arms, out)
 
-    text = "Run one matrix of the Path Exploration experiments (what is missing of it) and print its table."
+    text = "Run one matrix of the experiments (what is missing of it) and print its table."
     command = _command(commands, "experiment", text, run)
-    command.add_argument(
-        "name", choices=["search", "factorial", "sharpness", "headline", "rival", "revival"], help="which matrix"
-    )
+    names = ["search", "factorial", "sharpness", "headline", "rival", "revival"]
+    names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search"]
+    command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)
     command.add_argument(
         "--workers", type=int, default=None, metavar="X", help="processes side by side (default: cores)"
     )
+    command.add_argument(
+        "--arms",
+        default="",
+        metavar="NAME,NAME",
+        help="agents: these arms only, or 'headline', or 'all', of which those beyond the headline ones are run on the"
+        " first three seeds (default: all)",
+    )
+    command.add_argument("--out", metavar="FILE", help="agents-TASK: also write the estimates to this CSV file")
 
 
 def _add_many(command: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from scipy import stats
 
 from sesa_lab import plots, statistics
 from sesa_lab.errors import InputError
+from sesa_lab.types import Frame
 
 
 def long(values: dict[tuple[str, int], list[float]], **columns: list[float]) -> pd.DataFrame:
@@ -183,3 +186,78 @@ def test_every_text_is_escaped() -> None:
 def test_escape() -> None:
     assert plots.escape("a\nb\u202ec<") == "a·b·c&lt;"
     assert plots.escape("x" * 100, 10) == "x" * 9 + "…"
+
+
+def episodes() -> list[plots.Replay]:
+    def frame(number: int) -> Frame:
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><text>&lt;{number}#%</text></svg>'
+        return Frame(f"move {number} <b>", "", svg)
+
+    return [
+        plots.Replay("one", [frame(n) for n in range(3)], "first & last"),
+        plots.Replay("two", [frame(n) for n in range(10, 14)]),
+    ]
+
+
+def shown_by(change: dict[str, str]) -> tuple[str, str]:
+    """The picture, decoded, and the caption that a slider's stop or a menu's entry puts in their places."""
+    kind, _, picture = change["images[0].source"].partition(",")
+    assert kind == "data:image/svg+xml" and "#" not in picture and "<" not in picture
+    return unquote(picture), change["annotations[1].text"]
+
+
+def test_gallery_replays_every_frame() -> None:
+    figure = json.loads(plots.gallery(episodes(), "Episodes", "runs a; seed 0").to_json())
+    layout = figure["layout"]
+    assert len(figure["data"]) == 1, "a figure without any trace would not be drawn"
+    for slider, episode in zip(layout["sliders"], episodes(), strict=True):
+        stops = [shown_by(step["args"][0]) for step in slider["steps"]]
+        assert stops == [(frame.svg, frame.caption.replace("<b>", "&lt;b&gt;")) for frame in episode.frames]
+        assert {step["method"] for step in slider["steps"]} == {"relayout"}
+    assert [slider["visible"] for slider in layout["sliders"]] == [True, False]
+    assert unquote(layout["images"][0]["source"]).endswith(episodes()[0].frames[0].svg)
+    assert [note["text"] for note in layout["annotations"]] == [
+        "<b>one</b><br>first &amp; last", "move 0 &lt;b&gt;", "runs a; seed 0",
+    ]  # fmt: skip
+    second = layout["updatemenus"][0]["buttons"][1]
+    assert second["label"] == "two" and shown_by(second["args"][0])[1] == "move 10 &lt;b&gt;"
+    assert {key: value for key, value in second["args"][0].items() if key.startswith(("sliders", "annotations[0]"))} == {
+        "sliders[0].visible": False, "sliders[1].visible": True, "sliders[1].active": 0, "annotations[0].text": "<b>two</b>",
+    }  # fmt: skip
+
+
+def test_gallery_says_what_it_leaves_out() -> None:
+    layout = plots.gallery(episodes(), most=3).layout
+    assert [len(slider.steps) for slider in layout.sliders] == [3, 3]
+    assert "left out" not in layout.updatemenus[0].buttons[0].args[0]["annotations[0].text"]
+    assert "(the last 1 moves are left out)" in layout.updatemenus[0].buttons[1].args[0]["annotations[0].text"]
+
+
+def test_gallery_escapes_what_policies_wrote() -> None:
+    frames = [plots.text_frame(HOSTILE, HOSTILE)]
+    figure = plots.gallery([plots.Replay(HOSTILE, frames, HOSTILE)], HOSTILE, HOSTILE)
+    assert "<script" not in figure.to_json() and "\\u003cscript" not in figure.to_json()
+    assert "&lt;script&gt;" in figure.layout.updatemenus[0].buttons[0].label
+
+
+def test_text_frame_is_one_picture_of_lines() -> None:
+    frame = plots.text_frame("turn 1", "P _ <G>\n\nReward: 0 & more")
+    picture = ElementTree.fromstring(frame.svg)
+    assert [line.text for line in picture] == ["P _ <G>", None, "Reward: 0 & more"]
+    assert picture.attrib["viewBox"] == "0 0 144 64"  # 16 letters of 8 and 16 around; 3 lines of 16 and 16 around
+    assert frame.caption == "turn 1" and len(list(ElementTree.fromstring(plots.text_frame("", "").svg))) == 1
+
+
+def test_gallery_errors() -> None:
+    with pytest.raises(InputError, match="0 episodes"):
+        plots.gallery([])
+    with pytest.raises(InputError, match="each with a frame"):
+        plots.gallery([plots.Replay("empty", [])])
+    with pytest.raises(InputError, match="else it stays blank"):
+        plots.gallery([plots.Replay("blank", [Frame("", "", '<svg viewBox="0 0 1 1"></svg>')])])
+
+
+def test_more_arms_than_colours_are_told_apart() -> None:
+    table = long({(f"arm {i}", 0): [1.0, 2.0] for i in range(9)})
+    looks = [(trace.line.color, trace.line.dash) for trace in plots.curves(table, "y").data]
+    assert len(set(looks)) == 9

@@ -1,5 +1,8 @@
 """How fast a GRPO step is: against TRL's, phase by phase, and what drawing in sequence costs. `make bench`.
 
+Beside it: environments against packages that do the same (``bench_environments``), and what sketches cost
+(``bench_sketches``).
+
 Every comparison is paired: in each round both sides do the same work one right after the other, in alternating order, and
 the ratio's interval is over rounds. So what else the machine does slows both sides alike. Ratios are given twice, of
 wall-clock and of processor seconds; on a machine that is otherwise idle they agree.
@@ -11,8 +14,6 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
-import math
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,35 +21,45 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from sesa_lab import environments, prompts, statistics
+from sesa_lab import environments
 from sesa_lab.config import PolicyConfig, SamplerConfig
-from sesa_lab.engines import Counters, Sampling, Session, TorchEngine
+from sesa_lab.engines import Counters, Sampling, TorchEngine
 from sesa_lab.errors import InputError
+from sesa_lab.experiments import bench_environments, bench_sketches
+from sesa_lab.experiments.bench_environments import LOAD, Load
+from sesa_lab.experiments.bench_pairs import Spent, both, median_spent, progress, ratios, say
+from sesa_lab.experiments.bench_rereading import Rereading
+from sesa_lab.experiments.bench_sketches import DRAFTING, Drafting
 from sesa_lab.experiments.bench_trl import Questions, Shape, Side, Step, clock, make_policy, our_config, quiet, since
 from sesa_lab.policies import Policy, load_policy, merged
+from sesa_lab.prompts import Speaker
 from sesa_lab.runs.environment import facts
-from sesa_lab.samplers import Dialogue, Request, draw
+from sesa_lab.samplers import Request, draw
 from sesa_lab.seeding import stream
-from sesa_lab.types import Completion, Group
+from sesa_lab.types import Group
 
 REPORT = Path("reports/bench.json")
 STEPS = 2  # timed training steps of each side a round
 SHAPES = {"short prompts": Shape(prompt=32), "long prompts": Shape(prompt=120)}
 RIVALS = ("trl", "datasets", "accelerate")
 
-Spent = tuple[float, float]
-"""Wall-clock and processor seconds."""
 
-
-def main(rounds: int, out: Path = REPORT, shapes: Mapping[str, Shape] = SHAPES) -> dict[str, Any]:
+def main(
+    rounds: int,
+    out: Path = REPORT,
+    shapes: Mapping[str, Shape] = SHAPES,
+    load: Load = LOAD,
+    drafting: Drafting = DRAFTING,
+) -> dict[str, Any]:
     """Measure everything, print the table part by part, write ``out``; returns what was written.
 
     Args:
         rounds: paired rounds of every comparison; an interval needs two.
         out: JSON file.
-        shapes: the training steps to compare, by name; drawing and decoding are measured on the first.
+        shapes: the training steps to compare, by name; drawing, decoding and sketches are measured on the first.
+        load: how much the environments do a round.
+        drafting: the sketches, and the solutions drawn with and without them.
 
     Raises:
         InputError: TRL is not installed, or rounds below 1.
@@ -64,22 +75,27 @@ def main(rounds: int, out: Path = REPORT, shapes: Mapping[str, Shape] = SHAPES) 
     machine["versions"] |= {name: importlib.metadata.version(name) for name in RIVALS}
     result: dict[str, Any] = {"machine": machine, "rounds": rounds, "steps": {}, "drawing": {}}
     result["shapes"] = {name: dataclasses.asdict(shape) for name, shape in shapes.items()}
+    say(_head(result))
+    result["environments"] = bench_environments.compare(rounds, load)
+    say(bench_environments.lines(result["environments"]))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "policy"
         result["parameters"] = make_policy(folder, first)
-        _say(_head(result))
+        say(_policy_lines(result))
         for name, shape in shapes.items():
             steps = result["steps"][name] = compare_steps(folder, shape, rounds, name)
-            _say(_step_lines(name, result["shapes"][name], steps))
+            say(_step_lines(name, result["shapes"][name], steps))
         policy = load_policy(our_config(folder, first).policy, "bench", {}, 0)
         for name, drawn in {"shipped policy": shipped(first), "bench policy": made(policy, first)}.items():
             drawing = result["drawing"][name] = compare_drawing(*drawn, rounds, name)
-            _say(_drawing_lines(name, drawing))
+            say(_drawing_lines(name, drawing))
         result["decoding"] = compare_decoding(policy, first, rounds)
-        _say(_decoding_lines(result["decoding"]))
+        say(_decoding_lines(result["decoding"]))
+    result["sketches"] = bench_sketches.compare(rounds, first, drafting)
+    say(bench_sketches.lines(result["sketches"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    _say([f"written to {out}"])
+    say([f"written to {out}"])
     return result
 
 
@@ -90,7 +106,7 @@ def compare_steps(folder: Path, shape: Shape, rounds: int, name: str = "steps") 
         for side in sides:
             side.step()
         found: dict[str, list[list[Step]]] = {side.name: [] for side in sides}
-        for number in _progress(rounds, f"step, {name}"):
+        for number in progress(rounds, f"step, {name}"):
             for side in sides if number % 2 == 0 else sides[::-1]:
                 found[side.name].append([side.step() for _ in range(STEPS)])
         memory = {side.name: (side.loaded, side.memory) for side in sides}
@@ -98,7 +114,7 @@ def compare_steps(folder: Path, shape: Shape, rounds: int, name: str = "steps") 
         for side in sides:
             side.close()
     spent = {which: [_mean_spent(steps) for steps in rows] for which, rows in found.items()}
-    result: dict[str, Any] = {"speedup": _ratios(spent["trl"], spent["ours"])}
+    result: dict[str, Any] = {"speedup": ratios(spent["trl"], spent["ours"])}
     for which, rows in found.items():
         steps = [step for part in rows for step in part]
         loaded, last = memory[which]
@@ -128,44 +144,15 @@ def _mean_spent(steps: Sequence[Step]) -> Spent:
     return float(np.mean([step.seconds for step in steps])), float(np.mean([step.cpu for step in steps]))
 
 
-class Rereading:
-    """An engine that keeps nothing: before every draw the whole context is read in again."""
+@dataclasses.dataclass(frozen=True)
+class Bridged(Speaker):
+    """Speaks as the lab form does, with ``bridge`` between two answers whatever the model's own form."""
 
-    def __init__(self, engine: TorchEngine) -> None:
-        self.engine = engine
-        self.counters: Counters = engine.counters
+    bridge: tuple[int, ...] = ()
 
-    def start(self, contexts: Sequence[Sequence[int]]) -> RereadingSession:
-        return RereadingSession(self.engine, [list(context) for context in contexts])
-
-
-class RereadingSession:
-    """See ``engines.Session``."""
-
-    def __init__(self, engine: TorchEngine, ids: list[list[int]]) -> None:
-        self.engine, self.ids = engine, ids
-
-    def context(self, row: int) -> tuple[int, ...]:
-        return tuple(self.ids[row])
-
-    def fork(self, rows: Sequence[int]) -> Session:
-        return RereadingSession(self.engine, [list(self.ids[row]) for row in rows])
-
-    def append(self, tokens: Sequence[Sequence[int]]) -> None:
-        for row, new in zip(self.ids, tokens, strict=True):
-            row.extend(new)
-
-    def rewind(self, row: int, length: int) -> None:
-        del self.ids[row][length:]
-
-    def sample(
-        self, sampling: Sampling, streams: Sequence[np.random.Generator], rows: Sequence[int] | None = None
-    ) -> list[Completion]:
-        chosen = list(range(len(self.ids)) if rows is None else rows)
-        completions = self.engine.start([self.ids[row] for row in chosen]).sample(sampling, streams)
-        for row, completion in zip(chosen, completions, strict=True):
-            self.ids[row].extend(completion.ids)
-        return completions
+    def between(self, finish: str) -> tuple[int, ...]:
+        """See ``Speaker.between``."""
+        return (*(() if finish == "stop" else self.stop_ids[:1]), *self.bridge)
 
 
 Drawn = tuple[Policy, list[Request], SamplerConfig, tuple[int, ...]]
@@ -177,9 +164,9 @@ def shipped(shape: Shape) -> Drawn:
     environment = environments.make("path_exploration")
     policy = load_policy(PolicyConfig(device="cpu"), environment.name, environment.options, 0)
     tasks = [environment.task(i) for i in range(shape.prompts)]
-    ids = [prompts.task_ids(policy.tokenizer, policy.form, environment.name, task) for task in tasks]
-    requests = [Request(*pair) for pair in zip(tasks, ids, strict=True)]
-    return policy, requests, SamplerConfig(group_size=shape.group), prompts.bridge_ids(policy.tokenizer, policy.form)
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids)
+    requests = [Request(task, speaker.answer(task)) for task in tasks]
+    return policy, requests, SamplerConfig(group_size=shape.group), speaker.between("stop")
 
 
 def made(policy: Policy, shape: Shape) -> Drawn:
@@ -187,7 +174,8 @@ def made(policy: Policy, shape: Shape) -> Drawn:
     # The chat form's own bridge is a whole sentence, which a byte-level tokenizer would read letter by letter.
     bridge = policy.encode("\nQ: one more\nA: ")
     tasks = [Questions(shape).task(i) for i in range(shape.prompts)]
-    requests = [Request(task, prompts.task_ids(policy.tokenizer, policy.form, "bench", task)) for task in tasks]
+    speaker = Speaker(policy.tokenizer, policy.form, "bench", policy.stop_ids)
+    requests = [Request(task, speaker.answer(task)) for task in tasks]
     return policy, requests, SamplerConfig(group_size=shape.group, max_tokens=shape.tokens), bridge
 
 
@@ -205,7 +193,7 @@ def compare_drawing(
     group, so the ratio depends on answers' length and on the machine. Nothing is drawn again (``redraws`` 0).
     """
     engine = TorchEngine(policy)
-    dialogue = Dialogue(policy.stop_ids, bridge)
+    dialogue = Bridged(policy.tokenizer, policy.form, "bench", policy.stop_ids, bridge=bridge)
     in_sequence = dataclasses.replace(sampler, name="sequential")
     ways: dict[str, Callable[[int], list[Group]]] = {
         "parallel": lambda n: draw(engine, requests, sampler, dialogue, _streams(n)),
@@ -214,11 +202,11 @@ def compare_drawing(
     }
     found, counts = _alternate(ways, engine.counters, policy, rounds, f"draw, {name}")
     result: dict[str, Any] = {
-        "sequential_over_parallel": _ratios(found["sequential"], found["parallel"]),
-        "rereading_over_sequential": _ratios(found["rereading"], found["sequential"]),
+        "sequential_over_parallel": ratios(found["sequential"], found["parallel"]),
+        "rereading_over_sequential": ratios(found["rereading"], found["sequential"]),
     }
     for way in ways:
-        result[way] = _median_spent(found[way]) | counts[way]
+        result[way] = median_spent(found[way]) | counts[way]
     return result
 
 
@@ -229,7 +217,7 @@ def _alternate(
     found: dict[str, list[Spent]] = {way: [] for way in ways}
     totals = {way: np.zeros(4) for way in ways}
     with merged(policy.model):
-        for number in _progress(rounds + 1, name):
+        for number in progress(rounds + 1, name):
             for way in list(ways) if number % 2 == 0 else list(ways)[::-1]:
                 before = dataclasses.replace(counters)
                 begin = clock()
@@ -239,7 +227,12 @@ def _alternate(
                 sampled, read = counters.sampled - before.sampled, counters.prefilled - before.prefilled
                 if number:
                     found[way].append(spent)
-                    totals[way] += [len(candidates), sampled, read, len({c.completion.ids for c in candidates})]
+                    totals[way] += [
+                        len(candidates),
+                        sampled,
+                        read,
+                        len({c.turns[0].completion.ids for c in candidates}),
+                    ]
     names = ("candidates", "sampled", "prefilled", "distinct")
     return found, {way: dict(zip(names, (total / rounds).tolist(), strict=True)) for way, total in totals.items()}
 
@@ -265,7 +258,7 @@ def compare_decoding(policy: Policy, shape: Shape, rounds: int) -> dict[str, Any
     found: dict[str, list[Spent]] = {"ours": [], "generate": []}
     tokens = {"ours": 0, "generate": 0}
     with merged(policy.model):
-        for number in _progress(rounds + 1, "decode"):
+        for number in progress(rounds + 1, "decode"):
             sides = [("ours", ours), ("generate", generate)]
             for name, run in sides if number % 2 == 0 else sides[::-1]:
                 begin = clock()
@@ -274,9 +267,9 @@ def compare_decoding(policy: Policy, shape: Shape, rounds: int) -> dict[str, Any
                 if number:
                     found[name].append(spent)
                     tokens[name] += count
-    result: dict[str, Any] = {"speedup": _ratios(found["generate"], found["ours"])}
+    result: dict[str, Any] = {"speedup": ratios(found["generate"], found["ours"])}
     for name, spents in found.items():
-        median = _median_spent(spents)
+        median = median_spent(spents)
         per_round = tokens[name] / rounds
         result[name] = median | {"tokens": per_round, "tokens_per_second": per_round / median["seconds"]}
     return result
@@ -301,38 +294,22 @@ def _streams(number: int) -> Callable[[int, int], np.random.Generator]:
     return lambda group, index: stream(0, "sampling", number, group, index)
 
 
-def _progress(count: int, name: str) -> Any:
-    return tqdm(range(count), desc=name, leave=False, disable=not sys.stderr.isatty())
-
-
-def _median_spent(spents: Sequence[Spent]) -> dict[str, float]:
-    return {"seconds": float(np.median([s[0] for s in spents])), "cpu": float(np.median([s[1] for s in spents]))}
-
-
-def _ratios(a: Sequence[Spent], b: Sequence[Spent]) -> dict[str, Any]:
-    """Ratios a / b over rounds, of wall-clock and of processor seconds, each with its 95 % interval (None: no interval)."""
-    found = {}
-    for position, name in enumerate(("seconds", "cpu")):
-        ratio = statistics.paired_ratio([s[position] for s in a], [s[position] for s in b])
-        found[name] = {key: None if math.isnan(value) else value for key, value in ratio._asdict().items()}
-    return found
-
-
-def _say(lines: Sequence[str]) -> None:
-    """Printed as soon as it is known: a run that is stopped early has still said something."""
-    print("\n".join([*lines, ""]), flush=True)
-
-
 def _head(result: Mapping[str, Any]) -> list[str]:
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "transformers", "trl"))
     threads = sorted({shape["threads"] for shape in result["shapes"].values()})
     return [
         f"{machine['cpu']}, {machine['cpus']} cores, {', '.join(map(str, threads))} thread(s) a side; {versions}",
-        f"random Qwen2 of {result['parameters']:,} parameters, LoRA r=16 on all linears, float32; {result['rounds']} paired",
-        "rounds, ratios with 95 % intervals over rounds, times are medians; candidates are distinct, so packing repeats gains",
-        "nothing here, and all run to the token limit, so that finished rows leave the batch gains nothing either.",
-        "Where other work shares the processor, read the ratios of processor seconds.",
+        f"{result['rounds']} paired rounds, ratios with 95 % intervals over rounds, times are medians. Where other work shares",
+        "the processor, read the ratios of processor seconds.",
+    ]
+
+
+def _policy_lines(result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"random Qwen2 of {result['parameters']:,} parameters, LoRA r=16 on all linears, float32; candidates are distinct, so",
+        "packing repeats gains nothing here, and all run to the token limit, so that finished rows leave the batch gains",
+        "nothing either.",
     ]
 
 
@@ -352,7 +329,7 @@ def _step_lines(name: str, shape: Mapping[str, Any], steps: Mapping[str, Any]) -
             f"{s['memory_loaded_mb']:14.0f}"
         )
     phases = ", ".join(f"{phase} {share:.0%}" for phase, share in steps["phases"].items())
-    return [*lines, f"ours is faster by {_both(steps['speedup'])}", f"our step: {phases}"]
+    return [*lines, f"ours is faster by {both(steps['speedup'])}", f"our step: {phases}"]
 
 
 def _drawing_lines(name: str, drawing: Mapping[str, Any]) -> list[str]:
@@ -368,8 +345,8 @@ def _drawing_lines(name: str, drawing: Mapping[str, Any]) -> list[str]:
         )
     return [
         *lines,
-        f"sequential over parallel: {_both(drawing['sequential_over_parallel'])}",
-        f"without the kept cache (rereading) over sequential: {_both(drawing['rereading_over_sequential'])}",
+        f"sequential over parallel: {both(drawing['sequential_over_parallel'])}",
+        f"without the kept cache (rereading) over sequential: {both(drawing['rereading_over_sequential'])}",
     ]
 
 
@@ -378,13 +355,4 @@ def _decoding_lines(decoding: Mapping[str, Any]) -> list[str]:
     for side in ("ours", "generate"):
         s = decoding[side]
         lines.append(f"{side:12}{s['seconds']:9.2f}{s['cpu']:9.2f}{s['tokens_per_second']:10.0f}{s['tokens']:8.0f}")
-    return [*lines, f"ours is faster by {_both(decoding['speedup'])}"]
-
-
-def _both(ratios: Mapping[str, Mapping[str, Any]]) -> str:
-    """``1.9 [1.8, 2.0] (n=5) wall-clock, ... processor seconds``."""
-    texts = {}
-    for name, ratio in ratios.items():
-        mean, low, high = (math.nan if ratio[key] is None else float(ratio[key]) for key in ("mean", "low", "high"))
-        texts[name] = statistics.text(mean, low, high, ratio["n"])
-    return f"{texts['seconds']} in wall-clock, {texts['cpu']} in processor seconds"
+    return [*lines, f"ours is faster by {both(decoding['speedup'])}"]

@@ -158,6 +158,7 @@ class Questions:
     name = "bench"
     options: dict[str, Any] = {}  # noqa: RUF012
     repeats = "count"
+    turns = 1
 
     def __init__(self, shape: Shape) -> None:
         self.texts = questions(shape)
@@ -193,8 +194,9 @@ def _ours(link: Connection, folder: Path, shape: Shape) -> None:
     while link.recv() == "step":
         number += 1
         begin = clock()
-        metrics, rows = trainer.step(number)
+        metrics, tables = trainer.step(number)
         spent = since(begin)
+        rows = tables["rollouts"]
         drawn = [len(row["token_ids"]) for row in rows]
         distinct = len({tuple(row["token_ids"]) for row in rows})
         phases = {name: metrics[f"seconds_{name}"] for name in ("draw", "score", "update")}

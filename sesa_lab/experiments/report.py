@@ -3,35 +3,88 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from sesa_lab.experiments import stages, tables
-from sesa_lab.experiments.jobs import finished
+from sesa_lab.experiments import agents, stages, tables
+from sesa_lab.experiments.jobs import Job, finished
 from sesa_lab.experiments.matrix import read
 from sesa_lab.reports.render import render
-from sesa_lab.reports.run_notebooks import execute
+from sesa_lab.reports.run_notebooks import defaults, execute
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-REPORTS = {"path_exploration": ("01_path_exploration.ipynb", "02_reviving_a_dead_policy.ipynb")}
-TITLES = {"path_exploration": "Path Exploration: does drawing in sequence keep a policy exploring?"}
+AGENTS = {
+    "countdown": "03_countdown.ipynb",
+    "frozen_lake": "04_frozen_lake.ipynb",
+    "sokoban": "05_sokoban.ipynb",
+}
+"""Task -> its notebook."""
+REPORTS = {
+    "path_exploration": ("01_path_exploration.ipynb", "02_reviving_a_dead_policy.ipynb"),
+    "agents": tuple(AGENTS.values()),
+}
+TITLES = {
+    "path_exploration": "Path Exploration: does drawing in sequence keep a policy exploring?",
+    "agents": "Countdown, FrozenLake and Sokoban: do sketches drawn in sequence keep a policy exploring?",
+}
+FULL: dict[str, dict[str, dict[str, Any]]] = {
+    "path_exploration": {"01_path_exploration.ipynb": {"matrix": "factorial", "axis": True}},
+    "agents": {book: {"bases": list(agents.BASES), "arms": "all"} for book in AGENTS.values()},
+}
+"""Parameters of the notebooks in a full report."""
 
 
-def make(name: str, folder: Path, seeds: Sequence[int], out: Path, steps: int, full: bool = False) -> Path:
-    """Execute the notebooks of a report and render them to ``out``; ``full``: the factorial and the axis too.
+def make(
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    out: Path,
+    steps: int,
+    full: bool = False,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Execute the notebooks of a report and render them to ``out``.
+
+    Args:
+        name: a key of ``REPORTS``.
+        folder: where run folders are.
+        seeds: of every arm.
+        out: the HTML file.
+        steps: of training.
+        full: path_exploration: the factorial and the axis too; agents: both base policies and all arms.
+        more: further parameters by notebook; they win over those of ``full``.
 
     Raises:
         InputError: bad parameters, before anything runs.
         NotebookError: a cell failed; the partial notebook is kept beside the report.
     """
-    for job in stages.headline(folder, seeds, steps) + stages.revived(folder, seeds, steps):
+    given = {
+        book: {**(FULL[name].get(book, {}) if full else {}), **(more or {}).get(book, {})} for book in REPORTS[name]
+    }
+    for job in _jobs(name, folder, seeds, steps, given):
         finished(job)  # bad seeds, settings or run folders are told before a notebook begins
+    folder = folder / "agents" if name == "agents" else folder
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = {"seeds": list(seeds), "steps": steps, "runs": os.path.relpath(folder, NOTEBOOKS)}
+    shared = {"seeds": list(seeds), "steps": steps, "runs": os.path.relpath(folder, NOTEBOOKS)}
     executed = out.parent / "executed"
-    more = {"01_path_exploration.ipynb": {"matrix": "factorial", "axis": True}} if full else {}
-    done = [execute(NOTEBOOKS / book, executed / book, parameters | more.get(book, {})) for book in REPORTS[name]]
+    done = [execute(NOTEBOOKS / book, executed / book, {**shared, **given[book]}) for book in REPORTS[name]]
     return render(done, out, TITLES[name])
+
+
+def _jobs(
+    name: str, folder: Path, seeds: Sequence[int], steps: int, given: Mapping[str, Mapping[str, Any]]
+) -> list[Job]:
+    """The runs that a report's notebooks are about to ask for."""
+    if name == "path_exploration":
+        return stages.headline(folder, seeds, steps) + stages.revived(folder, seeds, steps)
+    jobs = []
+    for task, book in AGENTS.items():
+        known = {**defaults(NOTEBOOKS / book), **given[book]}
+        for base in known["bases"]:
+            arms, settings = known["arms"], known["settings"]
+            jobs += stages.agent_jobs(task, base, arms, seeds, steps, folder / "agents", settings)
+    return jobs
 
 
 def demo(folder: Path, out: Path) -> None:

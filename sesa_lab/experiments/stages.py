@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, suggest
+from sesa_lab.experiments import agent_tables, agents
 from sesa_lab.experiments import path_exploration as arms
 from sesa_lab.experiments.jobs import Job, execute
-from sesa_lab.experiments.matrix import jobs_for, read
+from sesa_lab.experiments.matrix import Arm, jobs_for, read
 from sesa_lab.experiments.tables import picked, summary
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A matrix: the jobs that must run first (or none), and those it reports."""
+    """A matrix of runs.
+
+    Attributes:
+        first: (folder, seeds, steps) -> the jobs that must run first, or none.
+        jobs: likewise those it reports; an agents' stage takes ``arms`` as well.
+        show: (jobs, steps) -> prints what came out and returns it as a table.
+        by_arm: whether ``jobs`` takes ``arms``.
+    """
 
     first: Callable[[Path, Sequence[int], int], list[Job]]
-    jobs: Callable[[Path, Sequence[int], int], list[Job]]
+    jobs: Callable[..., list[Job]]
+    show: Callable[[list[Job], int], pd.DataFrame]
+    by_arm: bool = False
 
 
 def _base(steps: int, **options: Any) -> dict[str, dict[str, Any]]:
@@ -101,32 +113,171 @@ def _none(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     return []
 
 
+# --- the agents -----------------------------------------------------------------------------------------------------
+
+OTHERS_SEEDS = 3
+"""With ``arms`` = "all", arms beyond the headline ones run on so many of the seeds only."""
+
+
+def chosen_arms(text: str) -> list[str]:
+    """Names of arms: "headline", "all", or names parted by commas; base and parallel are always among them.
+
+    Raises:
+        InputError: an unknown name, or no arm with sketches.
+    """
+    named = {"headline": agents.HEADLINE, "all": tuple(agents.ARMS)}
+    wanted = {"base", "parallel", *named.get(text, [name.strip() for name in text.split(",")])}
+    for name in sorted(wanted):
+        if name not in agents.ARMS:
+            raise InputError(f"unknown arm {name!r} in {text!r}; {suggest(name, [*named, *agents.ARMS])}")
+    if not any(agents.ARMS[name].get("sampler", {}).get("name") == "sesa" for name in wanted):
+        raise InputError(f"arms = {text!r}: none draws sketches, expected at least one such as sesa-paper: add it")
+    return [name for name in agents.ARMS if name in wanted]
+
+
+def agent_jobs(
+    task: str,
+    base: str,
+    arms: str,
+    seeds: Sequence[int],
+    steps: int,
+    folder: Path,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Job]:
+    """One task from one base policy: a job an arm and seed, in ``folder / task-base``.
+
+    Args:
+        task: an environment of ``agents.TASKS``.
+        base: ``ordinary`` or ``habit``, the task's lab policies; or a policy of your own, as ``--policy`` takes it.
+        arms: as ``chosen_arms`` takes them. With "all", arms beyond the headline ones have the first three seeds only.
+        seeds: each fixes a run and its tasks.
+        steps: of training; the arm ``base`` has none.
+        folder: where the runs of all tasks are.
+        settings: changes to the config of every arm, by section; they win over the arm's own.
+
+    Raises:
+        InputError: unknown arms, bad seeds or settings.
+    """
+    if "steps" in (settings or {}).get("run", {}):
+        raise InputError("settings: run.steps has a parameter of its own; leave it out and give steps")
+    names, shared = chosen_arms(arms), agents.base_of(task, base, steps)
+    if base not in agents.BASES:
+        shared["policy"] = {"model": base}
+    fewer = [name for name in names if arms == "all" and name not in agents.HEADLINE]
+    parts = (([name for name in names if name not in fewer], seeds), (fewer, seeds[:OTHERS_SEEDS]))
+    return [
+        job
+        for part, own in parts
+        for job in jobs_for(
+            [_changed(agents.arm(task, name), settings or {}) for name in part],
+            own,
+            shared,
+            folder / f"{task}-{Path(base).name}",
+        )
+    ]
+
+
+def _changed(arm: Arm, settings: Mapping[str, Mapping[str, Any]]) -> Arm:
+    sections = {*arm.changes, *settings}
+    return Arm(arm.name, {name: {**arm.changes.get(name, {}), **settings.get(name, {})} for name in sections})
+
+
+def agent_policies(task: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
+    """One task from both of its lab policies."""
+    return [job for base in agents.BASES for job in agent_jobs(task, base, arms, seeds, steps, folder / "agents")]
+
+
+def _agent_search(folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
+    names = chosen_arms(arms)
+    return [
+        job
+        for task in agents.TASKS
+        for base in agents.BASES
+        for job in agents.search(task, base, names, steps, folder / "agents")
+    ]
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def _show(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """Mean and 95 % t interval over seeds at the last step, arms of each folder."""
+    last = _last(jobs, steps)
+    found = pd.concat({group: summary(part) for group, part in last.groupby("group", sort=False)})
+    print(found.to_string())
+    return found
+
+
+def _show_search(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """The same, and the learning rate picked for each family of arms, folder by folder."""
+    found, last = _show(jobs, steps), _last(jobs, steps)
+    for group, part in last.groupby("group", sort=False):
+        print(f"\npicked, {group}:", picked(part).round(3).to_string(), sep="\n")
+    return found
+
+
+def _last(jobs: list[Job], steps: int) -> pd.DataFrame:
+    evaluations, _ = read(jobs)
+    return evaluations[evaluations["step"] == steps]
+
+
+def _show_agents(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """What each arm reached on test tasks and what it differs from parallel by, base by base; returns all estimates."""
+    parts = []
+    for _, own in groupby(jobs, key=lambda job: job.folder.parent):
+        results = agent_tables.load(list(own))
+        direct = agent_tables.differences(results.direct)
+        for found in (agent_tables.table(results), direct, agent_tables.table(results, guided=True)):
+            print(found.to_string(), end="\n\n")
+        print(agent_tables.conclusion(results), end="\n\n")
+        parts.append(agent_tables.estimates(results))
+    return pd.concat(parts, ignore_index=True)
+
+
 STAGES = {
-    "search": Stage(_none, _search),
-    "factorial": Stage(_none, _factorial),
-    "sharpness": Stage(_none, sharpness),
-    "headline": Stage(_none, headline),
-    "rival": Stage(_none, rival),
-    "revival": Stage(collapsed, revived),
+    "search": Stage(_none, _search, _show_search),
+    "factorial": Stage(_none, _factorial, _show),
+    "sharpness": Stage(_none, sharpness, _show),
+    "headline": Stage(_none, headline, _show),
+    "rival": Stage(_none, rival, _show),
+    "revival": Stage(collapsed, revived, _show),
+    **{f"agents-{task}": Stage(_none, partial(agent_policies, task), _show_agents, True) for task in agents.TASKS},
+    "agents-search": Stage(_none, _agent_search, _show_search, True),
 }
 
 
-def run(name: str, folder: Path, seeds: Sequence[int], steps: int, workers: int | None = None) -> pd.DataFrame:
-    """Run what is missing of a stage, print and return its table: mean and 95 % t interval over seeds, last step.
+def run(
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    steps: int,
+    workers: int | None = None,
+    arms: str = "",
+    out: Path | None = None,
+) -> pd.DataFrame:
+    """Run what is missing of a stage, print and return its table: means and 95 % t intervals over seeds.
+
+    Args:
+        name: a key of ``STAGES``.
+        folder: where run folders are.
+        seeds: of every arm; searches have their own.
+        steps: of training.
+        workers: processes side by side; None: one a core.
+        arms: an agents' stage: as ``chosen_arms`` takes them; empty: all.
+        out: an agents' stage: also write its estimates to this CSV file.
 
     Raises:
-        InputError: unknown stage, bad seeds, or a run that failed.
+        InputError: unknown stage or arms, bad seeds, options that do not belong to the stage, or a run that failed.
     """
     if name not in STAGES:
         raise InputError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
     stage = STAGES[name]
+    if (arms and not stage.by_arm) or (out is not None and stage.show is not _show_agents):
+        raise InputError(f"stage {name} takes neither --arms nor --out: these belong to the stages agents-TASK")
+    jobs = stage.jobs(folder, seeds, steps, **({"arms": arms} if arms else {}))
     execute(stage.first(folder, seeds, steps), workers, f"{name}, first part")
-    jobs = stage.jobs(folder, seeds, steps)
     execute(jobs, workers, name)
-    evaluations, _ = read(jobs)
-    last = evaluations[evaluations["step"] == steps]
-    found = pd.concat({group: summary(part) for group, part in last.groupby("group", sort=False)})
-    print(found.to_string())
-    if name == "search":
-        print("\npicked:", picked(last).round(3).to_string(), sep="\n")
+    found = stage.show(jobs, steps)
+    if out is not None:
+        agent_tables.write([found], out)
     return found

@@ -1,10 +1,11 @@
-"""Figures from tables: curves with bands, estimates with intervals, the tree of places. Nothing here reads a run.
+"""Figures from tables: curves with bands, estimates with intervals, the tree of places, episodes. Nothing here reads a run.
 
 One template for all, transparent and mid-grey so that it reads on a light and on a dark page; arms are told apart by
 the Okabe-Ito colours (colour-blind safe) and by dashes. Every text that may hold a model's words is escaped here.
 A report recolours figures for dark pages; ``layout.meta["dark"]`` holds what a figure wants changed there.
 """
 
+from sesa_lab.plots.gallery import Replay, gallery, text_frame
 from sesa_lab.plots.lines import axis, bars, curves
 from sesa_lab.plots.theme import BANDS, COLOURS, TEMPLATE, escape, provenance
 from sesa_lab.plots.tree import MASS_DARK, MASS_LIGHT, tree
@@ -15,10 +16,13 @@ __all__ = [
     "MASS_DARK",
     "MASS_LIGHT",
     "TEMPLATE",
+    "Replay",
     "axis",
     "bars",
     "curves",
     "escape",
+    "gallery",
     "provenance",
+    "text_frame",
     "tree",
 ]

@@ -15,7 +15,7 @@ from sesa_lab.errors import InputError
 from sesa_lab.plots.theme import BANDS, COLOURS, caption_or, escape, finish, need
 from sesa_lab.statistics import mean_interval, text
 
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _LABELS = {"step": "training step", "tokens_total": "tokens sampled since the run began"}
 
 

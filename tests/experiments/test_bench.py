@@ -66,14 +66,14 @@ def test_drawing_counts_equal_candidates_and_what_was_read(policy: Policy) -> No
 
 def test_an_engine_that_rereads_draws_the_same(policy: Policy) -> None:
     _, requests, sampler, bridge = bench.made(policy, TINY)
-    dialogue = bench.Dialogue(policy.stop_ids, bridge)
+    dialogue = bench.Bridged(policy.tokenizer, policy.form, "bench", policy.stop_ids, bridge=bridge)
     engine = bench.TorchEngine(policy)
     sequential = bench.dataclasses.replace(sampler, name="sequential")
     kept, again = (
         bench.draw(e, requests, sequential, dialogue, bench._streams(1)) for e in (engine, bench.Rereading(engine))
     )
-    assert [[c.completion.ids for c in g.candidates] for g in kept] == [
-        [c.completion.ids for c in g.candidates] for g in again
+    assert [[c.turns[0].completion.ids for c in g.candidates] for g in kept] == [
+        [c.turns[0].completion.ids for c in g.candidates] for g in again
     ]
 
 

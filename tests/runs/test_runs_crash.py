@@ -80,8 +80,9 @@ def assert_same(path: Path, reference: Path) -> None:
 
 
 def assert_equal_tables(run: runs.Run, reference: runs.Run) -> None:
-    for table in ("steps", "evaluations", "rollouts", "answers"):
+    for table in ("steps", "evaluations", "tests", "rollouts", "answers"):
         assert getattr(run, table).equals(getattr(reference, table)), table
+    assert run.read_sketches().equals(reference.read_sketches())
 
 
 def test_killed_at_random_moments(writers: Writers, tmp_path: Path) -> None:
@@ -90,11 +91,12 @@ def test_killed_at_random_moments(writers: Writers, tmp_path: Path) -> None:
     whole = size(reference / "metrics.jsonl")
     draw = random.Random(0)
     kills, advanced, finished = 0, set(), 0
-    # Several runs, since one may be done before it was killed often enough; the last is left to finish.
+    # Several runs, since one may be done before it was killed often enough; one whose next kill lies beyond its end is
+    # left to finish (its file is as long already: it would be killed at once, again and again).
     while kills < 12 or not finished:
         path = tmp_path / f"run-{finished}"
-        target = min(whole, size(path / "metrics.jsonl") + draw.randint(0, whole // 3))
-        if writers.run(path, 30, kill_when=target if kills < 12 else None) == 0:
+        target = size(path / "metrics.jsonl") + draw.randint(1, whole // 3)
+        if writers.run(path, 30, kill_when=target if kills < 12 and target <= whole else None) == 0:
             assert_same(path, reference)
             assert_equal_tables(runs.load(path), runs.load(reference))
             finished += 1

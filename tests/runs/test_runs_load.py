@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from writer_process import answers, config, metrics, rollouts, save, write
+from writer_process import answers, config, metrics, rollouts, save, sketches, write
 
 from sesa_lab import runs
 from sesa_lab.errors import InputError
@@ -42,7 +44,9 @@ def test_every_column_comes_back(run: Path) -> None:
     stored = runs.load(run)
     assert plain(stored.rollouts) == [row for step in range(1, 7) for row in rollouts(step)]
     assert plain(stored.answers) == [row for step in (0, 2, 4, 6) for row in answers(step)]
+    assert plain(stored.read_sketches()) == [row for step in range(4, 7) for row in sketches(step)]
     assert list(stored.rollouts.columns) == schema.ROLLOUTS.names
+    assert list(stored.read_sketches().columns) == schema.SKETCHES.names
     assert stored.rollouts["strategy"].isna().sum() == 3 * 6 + 3
     assert stored.rollouts is stored.rollouts
 
@@ -68,6 +72,39 @@ def test_metrics_come_back_as_numbers(run: Path) -> None:
         assert stored.steps[column].dtype == "float64" and stored.steps[column].isna().all()
 
 
+def test_judgements_on_the_test_split_are_a_table_of_their_own(run: Path) -> None:
+    tests = runs.load(run).tests
+    assert tests["step"].tolist() == [0, 0, 4, 4, 8, 8]
+    assert tests["guided"].tolist() == [False, True] * 3
+    assert tests["accuracy"].tolist() == [0.0, 0.01, 0.04, 0.05, 0.08, 0.09]
+    assert list(tests.columns) == [*schema.METRICS["test"], "pass_at_8"]  # what is not documented comes after
+    assert tests["tokens_total"].isna().all()
+
+
+def test_a_run_without_sketches_has_an_empty_table_of_them(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path / "run", config(3)) as writer:
+        writer.add_rollouts(rollouts(1))
+        writer.add_sketches([])
+        writer.commit(1, lambda folder: save(folder, 1))
+    assert not list((writer.path / "sketches").iterdir())
+    table = runs.load(writer.path).read_sketches(["text", "advantage"], steps=[1])
+    assert len(table) == 0 and list(table.columns) == ["text", "advantage"]
+
+
+def test_a_run_made_before_there_were_sketches_reads_as_one_without(run: Path) -> None:
+    """Parts that lack the newer columns: these come back empty, all others as they are."""
+    newer = ["sketch", "sketches", "turns", "turn_tokens", "turn_rewards", "episode_seed"]
+    for _, part in layout.parts(run, "rollouts"):
+        pq.write_table(pq.read_table(part).drop_columns(newer), part)
+    shutil.rmtree(run / "sketches")
+    stored = runs.load(run)
+    assert stored.rollouts[newer].isna().all(axis=None)
+    old = [name for name in schema.ROLLOUTS.names if name not in newer]
+    expected = [{name: row[name] for name in old} for step in range(1, 7) for row in rollouts(step)]
+    assert plain(stored.rollouts[old]) == expected
+    assert len(stored.read_sketches()) == 0
+
+
 def test_a_run_that_has_just_begun_has_empty_tables_of_the_same_columns(tmp_path: Path, run: Path) -> None:
     RunWriter.create(tmp_path / "new", config(3)).close()
     new, full = runs.load(tmp_path / "new"), runs.load(run)
@@ -75,6 +112,7 @@ def test_a_run_that_has_just_begun_has_empty_tables_of_the_same_columns(tmp_path
         empty, filled = getattr(new, name), getattr(full, name)
         assert len(empty) == 0 and list(empty.columns) == list(filled.columns)
     assert (new.rollouts.dtypes == full.rollouts.dtypes).all()
+    assert (new.read_sketches().dtypes == full.read_sketches().dtypes).all()
     assert not new.finished and new.checkpoints == [] and list(new.page_rollouts()) == []
 
 
@@ -141,7 +179,7 @@ def test_a_damaged_part_is_named(run: Path) -> None:
 
 
 def test_reading_changes_nothing(run: Path) -> None:
-    for name in ("evaluations", "rollouts"):
+    for name in ("evaluations", "rollouts", "sketches"):
         for _, part in layout.parts(run, name):
             part.unlink()
         (run / name).rmdir()
@@ -152,7 +190,7 @@ def test_reading_changes_nothing(run: Path) -> None:
 
     before = look()
     stored = runs.load(run)
-    assert len(stored.rollouts) + len(stored.answers) + len(stored.steps) == 0
+    assert len(stored.rollouts) + len(stored.answers) + len(stored.steps) + len(stored.read_sketches()) == 0
     assert runs.find(run) == [run]
     runs.table([run])
     assert look() == before
@@ -207,6 +245,9 @@ def test_table_of_many_runs(tmp_path: Path, run: Path) -> None:
         assert list(nothing.columns) == list(table.columns) and len(nothing) == 0
     steps = runs.table([run, other], kind="step")
     assert steps.columns.is_unique and steps["step"].tolist() == [*range(1, 9), *range(1, 4)]
+    tests = runs.table([run, new, other], kind="test")
+    assert tests.columns.is_unique and tests["step"].tolist() == [0, 0, 4, 4, 8, 8, 0, 0]
+    assert tests["seed"].tolist() == [0] * 6 + [5] * 2
     with pytest.raises(InputError, match="did you mean 'step'"):
         runs.table([run], kind="steps")
 

@@ -58,7 +58,7 @@ def test_create_takes_an_empty_or_an_unborn_folder_and_no_other(tmp_path: Path, 
     (tmp_path / "empty").mkdir()
     RunWriter.create(tmp_path / "empty", config(6)).close()
     (tmp_path / "empty" / "config.json").unlink()
-    for name in ("rollouts", "evaluations", "checkpoints"):
+    for name in ("rollouts", "sketches", "evaluations", "checkpoints"):
         (tmp_path / "empty" / name).rmdir()
     (tmp_path / "empty" / "metrics.jsonl").unlink()
     RunWriter.create(tmp_path / "empty", config(6)).close()

@@ -51,8 +51,14 @@ def rollouts(step: int) -> list[dict[str, Any]]:
                 "task": 10 * step + row // 3,
                 "prompt": f"task {step} <b>ü</b>\n\x00",
                 "history": [] if step <= 3 else [f"answer {i}" for i in range(row % 3)],
+                "sketch": None if step <= 3 or row == 4 else f"idea {row} <i>{{é}}</i>",
+                "sketches": [] if step <= 3 else [row % 3, *range(3, 3 + row % 2)],
                 "completion": f"answer {row}" if length else "",
                 "token_ids": [draw.randint(0, 150_000) for _ in range(length)],
+                "turns": ["answer", f"{row}"] if length else [""],
+                "turn_tokens": [1, length - 1] if length else [0],
+                "turn_rewards": [] if step <= 3 else [-0.1] * (row % 3),
+                "episode_seed": None if step <= 3 else 2**32 - 1 - row,
                 "finish": "stop" if row else "length",
                 "drawn_under": "history" if row % 3 else "task",
                 "drawn_logprobs": logprobs,
@@ -69,6 +75,30 @@ def rollouts(step: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def sketches(step: int) -> list[dict[str, Any]]:
+    """Three sketches of each of two groups from step 4 on; before it there are none. Credit from step 6 on."""
+    if step <= 3:
+        return []
+    return [
+        {
+            "step": step,
+            "group": row // 3,
+            "index": row % 3,
+            "task": 10 * step + row // 3,
+            "text": f"idea {row} <i>{{é}}</i>\n",
+            "token_ids": [row, 149_999],
+            "logprobs": [-1 / (row + 3), -0.1 * step],
+            "finish": "stop" if row else "length",
+            "repeats": row == 2,
+            "redraws": row,
+            "sampled_tokens": 2 * (row + 1),
+            "reward": None if step <= 5 else row / 7,
+            "advantage": None if step <= 5 else -row / 3,
+        }
+        for row in range(6)
+    ]
 
 
 def answers(step: int) -> list[dict[str, Any]]:
@@ -99,6 +129,7 @@ def write(writer: RunWriter, until: int, keep: int | None = None) -> None:
         for step in range(writer.step + 1, until + 1):
             writer.log("step", step, metrics(step))
             writer.add_rollouts(rollouts(step))
+            writer.add_sketches(sketches(step))
             if step % 2 == 0:
                 evaluate(writer, step)
             if step % EVERY == 0:
@@ -108,6 +139,9 @@ def write(writer: RunWriter, until: int, keep: int | None = None) -> None:
 def evaluate(writer: RunWriter, step: int) -> None:
     writer.log("evaluation", step, {"accuracy": step / 100, "coverage_k": 64, "kl_uniform": None})
     writer.add_evaluation(answers(step))
+    if step % 4 == 0:
+        for guided in (False, True):
+            writer.log("test", step, {"guided": guided, "accuracy": (step + guided) / 100, "pass_at_8": 0.5})
 
 
 def work(path: Path, steps: int, keep: int | None) -> None:

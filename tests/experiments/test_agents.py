@@ -1,0 +1,175 @@
+"""The agents' matrices: who is compared with whom, from what, and on which seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sesa_lab.cli import main
+from sesa_lab.errors import InputError
+from sesa_lab.experiments import agent_tables, agents, report, stages
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.experiments.matrix import Arm, jobs_for
+from sesa_lab.runs import RunWriter
+
+
+def jobs(arms: str = "all", seeds: tuple[int, ...] = (0,), **more: Any) -> list[Job]:
+    return stages.agent_jobs(
+        more.pop("task", "countdown"), more.pop("base", "habit"), arms, seeds, 7, Path("x"), more.pop("settings", None)
+    )
+
+
+def sections(job: Job) -> dict[str, dict[str, Any]]:
+    return job.config.to_dict()
+
+
+@pytest.mark.parametrize("task", agents.TASKS)
+@pytest.mark.parametrize("base", agents.BASES)
+def test_arms_differ_in_how_groups_are_drawn_and_credited_and_in_nothing_else(task: str, base: str) -> None:
+    found = {job.arm: job for job in jobs(task=task, base=base)}
+    assert list(found) == [*agents.HEADLINE, *(name for name in agents.ARMS if name not in agents.HEADLINE)]
+    shared = [
+        (
+            c["environment"], c["policy"], c["evaluation"], {k: v for k, v in c["run"].items() if k != "steps"},
+            c["sampler"]["group_size"], c["sampler"]["temperature"], c["sampler"]["max_tokens"],
+        )
+        for c in map(sections, found.values())
+    ]  # fmt: skip
+    assert all(each == shared[0] for each in shared)
+    assert {name: job.config.run.steps for name, job in found.items()} == {
+        name: 0 if name == "base" else 7 for name in agents.ARMS
+    }
+    assert shared[0][1]["model"] == f"{task.replace('_', '-')}-{base}"
+    assert all(job.folder.parent == Path("x") / f"{task}-{base}" for job in found.values())
+    assert len({job.folder for job in found.values()}) == len(found)
+
+
+def test_headline_and_all_agree_on_the_runs_they_share() -> None:
+    headline = {job.folder for job in jobs("headline")}
+    assert headline < {job.folder for job in jobs("all")} and len(headline) == len(agents.HEADLINE)
+    assert headline == {job.folder for job in agents.jobs("countdown", "habit", agents.HEADLINE, [0], 7, Path("x"))}
+
+
+def test_of_all_arms_the_others_have_the_first_three_seeds() -> None:
+    seeds: dict[str, list[int]] = {}
+    for job in jobs("all", (4, 3, 2, 1, 0)):
+        seeds.setdefault(job.arm, []).append(job.seed)
+        assert job.config.run.seed == job.config.environment.options["seed"] == job.seed
+    assert {arm: own == [4, 3, 2, 1, 0] for arm, own in seeds.items()} == {
+        arm: arm in agents.HEADLINE for arm in agents.ARMS
+    }
+    assert all(own == [4, 3, 2] for arm, own in seeds.items() if arm not in agents.HEADLINE)
+    assert [job.seed for job in jobs("mixed", (4, 3, 2, 1, 0)) if job.arm == "mixed"] == [4, 3, 2, 1, 0]
+
+
+def test_arms_by_name_come_with_the_base_and_parallel() -> None:
+    assert stages.chosen_arms("mixed, sesa-paper") == ["base", "parallel", "sesa-paper", "mixed"]
+    assert stages.chosen_arms("all") == list(agents.ARMS)
+    with pytest.raises(InputError, match="unknown arm 'mixd' in 'mixd,parallel'; did you mean 'mixed'"):
+        stages.chosen_arms("mixd,parallel")
+    with pytest.raises(InputError, match="none draws sketches"):
+        stages.chosen_arms("parallel-novelty")
+
+
+def test_settings_win_over_every_arm_s_own() -> None:
+    settings = {"update": {"learning_rate": 1e-5}, "evaluation": {"test_tasks": 9}}
+    for job in jobs(settings=settings):
+        assert job.config.update.learning_rate == 1e-5 and job.config.evaluation.test_tasks == 9
+        assert job.config.update.repeats == agents.ARMS[job.arm].get("update", {}).get("repeats", "environment")
+        assert job.config.run.steps == (0 if job.arm == "base" else 7), "the base stays untrained"
+    with pytest.raises(InputError, match=r"run\.steps has a parameter of its own"):
+        jobs(settings={"run": {"steps": 3}})
+    with pytest.raises(InputError, match="unknown option"):
+        jobs(settings={"update": {"rate": 1}})
+
+
+def test_a_policy_of_one_s_own_takes_a_lab_policy_s_place() -> None:
+    for job in jobs(base="/models/mine"):
+        assert job.config.policy.model == "/models/mine" and job.folder.parent == Path("x/countdown-mine")
+
+
+def test_a_search_is_on_seeds_and_tasks_that_nothing_reports() -> None:
+    found = stages.STAGES["agents-search"].jobs(Path("x"), [0, 1], 3, arms="sesa-paper")
+    assert {job.seed for job in found} == set(agents.SEARCH_SEEDS) and not {job.seed for job in found} & set(range(50))
+    assert all(job.config.evaluation.test_tasks == 0 for job in found)
+    rates = {job.config.update.learning_rate for job in found if job.arm.startswith("sesa-paper@")}
+    assert rates == set(agents.SEARCH_GRID)
+    assert {job.arm.partition("@")[0] for job in found} == {"parallel", "sesa-paper"}
+
+
+@pytest.mark.parametrize("task", agents.TASKS)
+def test_a_stage_covers_both_bases_and_the_notebooks_find_its_runs(task: str) -> None:
+    found = stages.STAGES[f"agents-{task}"].jobs(Path("runs"), [0], 100, arms="headline")
+    notebook = report._jobs("agents", Path("runs"), [0], 100, {book: {} for book in report.REPORTS["agents"]})
+    folders = {job.folder for job in found}
+    assert {job.folder.parent.name for job in found} == {f"{task}-{base}" for base in agents.BASES}
+    own = {job.folder for job in notebook if job.config.environment.name == task}
+    assert own < folders and {folder.parent for folder in own} == {Path("runs") / "agents" / f"{task}-habit"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("experiment agents-countdown --runs OUT --arms mixd", "unknown arm 'mixd'"),
+        ("experiment headline --runs OUT --arms parallel", "takes neither --arms nor --out"),
+        ("experiment agents-search --runs OUT --out OUT/a.csv", "takes neither --arms nor --out"),
+        ("experiment agents-sokoban --runs OUT --seeds 1,1", "none twice"),
+        ("report agents --runs OUT --out OUT/a.html --seeds 1,1", "none twice"),
+        ("report agent --runs OUT", "invalid choice: 'agent'"),
+    ],
+)
+def test_bad_lines_run_nothing(line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in line.split()]
+    try:
+        code = main(words)
+    except SystemExit as left:
+        code = int(left.code or 0)
+    assert code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def finished(job: Job, accuracy: float) -> None:
+    """The folder of a run whose measures are made up."""
+    taken = {"accuracy": accuracy, "pass_at_64": min(1.0, 2 * accuracy), "coverage": 3 * accuracy, "entropy": 1.0}
+    spent = {"tokens_total": 100 * job.config.run.steps, "seconds_total": 1.0, "valid_mass": 1.0}
+    with RunWriter.create(job.folder, job.config) as writer:
+        for step in sorted({0, job.config.run.steps}):
+            writer.log("evaluation", step, {**taken, **spent, "tokens_total": 100 * step})
+        for guided in (False, True):
+            writer.log("test", job.config.run.steps, {"guided": guided, **taken, **spent})
+        writer.commit(job.config.run.steps, lambda folder: (folder / "state").write_text("x"))
+
+
+def test_a_stage_prints_what_its_runs_hold_and_writes_the_estimates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    for job in stages.STAGES["agents-sokoban"].jobs(tmp_path, [0, 1, 2], 4, arms="sesa-paper"):
+        finished(job, 0.1 if job.arm == "base" else 0.2 + 0.01 * job.seed + 0.1 * (job.arm == "sesa-paper"))
+    out = tmp_path / "results" / "agents-sokoban.csv"
+    line = f"experiment agents-sokoban --runs {tmp_path} --seeds 0-2 --steps 4 --arms sesa-paper --out {out}"
+    assert main(line.split()) == 0
+    printed = capsys.readouterr().out
+    for words in ("sokoban, ordinary base", "sokoban, habit base", "minus parallel", "SESA, paper's rule"):
+        assert words in printed
+    written = pd.read_csv(out)
+    assert list(written.columns) == ["task", "base", "arm", "measure", "mean", "low", "high", "n"]
+    keys = ["task", "base", "arm", "measure"]
+    assert not written.duplicated(keys).any() and set(written["n"]) == {3}
+    row = written.set_index(keys).loc[("sokoban", "habit", "parallel", "accuracy")]
+    # 0.20, 0.21, 0.22: mean 0.21, s 0.01, t(2) = 4.3027: half width 4.3027 * 0.01 / sqrt(3) = 0.0248
+    assert row[["mean", "low", "high"]].tolist() == pytest.approx([0.21, 0.1852, 0.2348], abs=1e-4)
+    assert ("sokoban", "habit", "parallel", "accuracy_with_sketches") in written.set_index(keys).index
+
+
+def test_a_run_without_test_tasks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    job = jobs_for([Arm("parallel")], [0], {"run": {"steps": 0}}, tmp_path / "path_exploration-x")[0]
+    with RunWriter.create(job.folder, job.config) as writer:
+        writer.log("evaluation", 0, {"accuracy": 0.5, "tokens_total": 0})
+        writer.commit(0, lambda folder: (folder / "state").write_text("x"))
+    with pytest.raises(InputError, match=r"expected evaluation\.test_tasks of 1 or more"):
+        agent_tables.load([job])
