@@ -16,7 +16,7 @@ from sesa_lab.experiments.matrix import Arm, jobs_for
 
 TASKS: dict[str, dict[str, int]] = {
     "countdown": {"max_tokens": 16, "sketch_tokens": 12},
-    "frozen_lake": {"max_tokens": 18, "sketch_tokens": 6},
+    "frozen_lake": {"max_tokens": 14, "sketch_tokens": 6},
     "sokoban": {"max_tokens": 26, "sketch_tokens": 6},
 }
 """Environment -> token limits that its answers and sketches stay well below."""
@@ -28,13 +28,14 @@ SEARCH_SEEDS = (100,)
 SEARCH_GRID = (3e-4, 1e-3, 3e-3)
 
 BASE: dict[str, dict[str, Any]] = {
-    "run": {"steps": 100, "groups": 8, "evaluate_every": 20, "checkpoint_every": 100},
+    "run": {"steps": 100, "groups": 16, "evaluate_every": 20, "checkpoint_every": 100},
     "sampler": {"group_size": 16},
+    "update": {"minibatches": 2},
     "evaluation": {"eval_tasks": 32, "eval_samples": 64, "test_tasks": 128, "test_guided": "yes"},
 }
 
 _OFF = {"correction": "positive_only", "correction_scope": "off_policy"}
-_MIXED = {"name": "sesa", "on_policy_fraction": 0.5}
+_MIXED = {"name": "sesa", "on_policy_fraction": 0.75}
 
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {"run": {"steps": 0}},
@@ -81,6 +82,7 @@ def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:
         "policy": {"model": f"{task.replace('_', '-')}-{base}"},
         "run": {**BASE["run"], "steps": steps},
         "sampler": {**BASE["sampler"], "max_tokens": TASKS[task]["max_tokens"]},
+        "update": BASE["update"],
         "evaluation": BASE["evaluation"],
     }
 
