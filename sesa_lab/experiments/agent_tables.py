@@ -233,20 +233,24 @@ def differences(frame: pd.DataFrame, reference: str = PLAIN) -> pd.DataFrame:
 
 
 def beside_paper(results: Results) -> pd.DataFrame:
-    """Success gained over the base policy on test tasks, and that gain over plain parallel's, beside the paper's."""
+    """Success gained over the base policy on test tasks, and that gain over plain parallel's, beside the paper's.
+
+    No ratio of gains is shown where parallel's own gain does not differ from 0: any number would do then.
+    """
     frame = results.direct
     gains = {
         arm: part.set_index("seed")["accuracy"] - frame[frame["arm"] == BASE].set_index("seed")["accuracy"]
         for arm, part in frame.groupby("arm", sort=False)
         if arm != BASE
     }
-    rows = {
-        LABELS.get(arm, arm): {
+    rows = {}
+    for arm, gain in gains.items():
+        over = statistics.ratio_of_means(gain, gains[PLAIN])
+        known = _short(over) if math.isfinite(over.low) else "parallel's may be 0"
+        rows[LABELS.get(arm, arm)] = {
             "success over base": _short(statistics.mean_interval(gain)),
-            "gain over parallel's gain": "" if arm == PLAIN else _short(statistics.ratio_of_means(gain, gains[PLAIN])),
+            "gain over parallel's gain": "" if arm == PLAIN else known,
         }
-        for arm, gain in gains.items()
-    }
     told = PAPER.get(results.task, {})
     rows["SESA in the paper"] = {
         "success over base": f"+{told['gain']:.2f}" if "gain" in told else "",
@@ -347,6 +351,8 @@ def _word(value: Interval) -> str:
 def _short(value: Interval, sign: bool = False) -> str:
     """``statistics.text`` without the count, which has a column of its own."""
     words = statistics.text(*value).rpartition(" (")[0]
+    if value.n > 1 and math.isfinite(value.mean) and not math.isfinite(value.low):
+        words += " (no interval)"
     return f"+{words}" if sign and value.mean > 0.0 else words
 
 

@@ -135,6 +135,14 @@ def test_gains_stand_beside_the_paper_s() -> None:
     assert found.loc["SESA in the paper"].tolist() == ["+0.25", "3.11"]
 
 
+def test_no_gain_is_measured_by_one_that_may_be_nothing() -> None:
+    found = results({**THREE, "parallel": [0.05, 0.10, 0.16]})  # gains -0.05, 0, 0.06
+    assert tables.beside_paper(found).loc["mixed", "gain over parallel's gain"] == "parallel's may be 0"
+    unstable = {"base": [0.0, 0.0, 0.3], "parallel": [0.1, 0.1, 0.1], "mixed": [0.2, 0.2, 0.2]}
+    ratio = tables.differences(results(unstable).direct, tables.BASE).loc["mixed", "distinct correct, ratio"]
+    assert ratio == "2.00 (no interval)"  # 0.2 over a mean of 0.1 that does not differ from 0
+
+
 def test_the_best_arm_is_chosen_on_validation_tasks() -> None:
     validation = {arm: [(0.1, 0.2)] * 3 for arm in THREE} | {"sesa-paper": [(0.1, 0.3)] * 3}
     assert tables.best(results(THREE)) == "mixed"
@@ -182,7 +190,7 @@ def test_too_few_seeds_conclude_nothing() -> None:
 def test_policies_that_never_succeed_have_tables_too() -> None:
     nothing = results({arm: [0.0] * 3 for arm in THREE})
     assert tables.differences(nothing.direct).loc["mixed", "distinct correct, ratio"] == "no value"
-    assert tables.beside_paper(nothing).loc["mixed", "gain over parallel's gain"] == "no value"
+    assert tables.beside_paper(nothing).loc["mixed", "gain over parallel's gain"] == "parallel's may be 0"
     assert "no difference shown (0.00 [0.00, 0.00])" in tables.conclusion(nothing)
 
 

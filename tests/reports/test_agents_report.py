@@ -40,7 +40,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_notebooks_take_what_reports_give_them(book: str) -> None:
     known = defaults(report.NOTEBOOKS / book)
     assert set(known) == {"seeds", "steps", "bases", "arms", "runs", "workers", "settings"}
-    assert known["seeds"] == [0, 1, 2] and known["steps"] == 100, "a conclusion needs three seeds"
+    assert known["seeds"] == [0, 1, 2], "a conclusion needs three seeds"
     assert set(report.FULL["agents"][book]) <= set(known)
 
 
