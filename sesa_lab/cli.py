@@ -245,9 +245,9 @@ def _resume(commands: Any) -> None:
 
 def _summary(run: Any) -> None:
     columns = ["step", "accuracy", "coverage", "entropy", "valid_mass", "tokens_total"]
-    first_last = run.evaluations.iloc[[0, -1]][columns]
-    print(f"{run.path}: coverage is coverage@{run.config.run.coverage_k}, entropy in nats")
-    print(first_last.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    first_last = run.evaluations.iloc[[0, -1]]
+    print(f"{run.path}: coverage is coverage@{first_last['coverage_k'].iloc[-1]:.0f}, entropy in nats")
+    print(first_last[columns].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
 def _evaluate(commands: Any) -> None:
@@ -255,8 +255,13 @@ def _evaluate(commands: Any) -> None:
         from sesa_lab import runs
         from sesa_lab.training.evaluate import evaluate_samples
 
+        if "split" in _options(chosen.option):
+            raise InputError("--option split=...: which tasks are evaluated is said by --split")
         config = _config(chosen, runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {})
-        frame = evaluate_samples(config, chosen.run_folder, chosen.samples, chosen.tasks, _numbers(chosen.k))
+        if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
+            config = config.changed(evaluation={"eval_temperature": 0.0})
+        ks = _numbers(chosen.k)
+        frame = evaluate_samples(config, chosen.run_folder, chosen.samples, chosen.tasks, ks, chosen.split)
         print(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
         if chosen.out:
             try:
@@ -264,13 +269,21 @@ def _evaluate(commands: Any) -> None:
             except OSError as error:
                 raise InputError(f"--out {chosen.out} cannot be written: {error}") from error
 
-    text = "Sample from a policy and report pass@k and coverage@k, beside the exact values where there are any."
+    text = (
+        "Sample from a policy, given the task alone, and report pass@k and coverage@k, beside the exact values where there are"
+        " any. Tasks are held-out ones where the environment has splits."
+    )
     command = _command(commands, "evaluate", text, run)
     command.add_argument(
         "run_folder", nargs="?", metavar="RUN", help="a run: its settings (options win) and last checkpoint"
     )
     command.add_argument("--samples", type=int, default=256, metavar="X", help="samples a task (default: 256)")
     command.add_argument("--tasks", type=int, default=1, metavar="X", help="tasks 0..X-1 are evaluated (default: 1)")
+    command.add_argument(
+        "--split",
+        choices=["train", "validation", "test"],
+        help="which tasks, where the environment has splits (default: validation)",
+    )
     command.add_argument("--k", default="1,8,64", metavar="K,K", help="values of k (default: 1,8,64)")
     command.add_argument("--out", metavar="FILE", help="also write the table as JSON")
     command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
@@ -324,15 +337,17 @@ def _experiment(commands: Any) -> None:
         if chosen.workers is not None and chosen.workers < 1:
             raise InputError(f"--workers = {chosen.workers} is out of range: expected >= 1")
         out = Path(chosen.out) if chosen.out else None
-        seeds = _numbers(chosen.seeds)
+        seeds = _numbers(chosen.seeds) if chosen.seeds else None
         stages.run(chosen.name, Path(chosen.runs), seeds, chosen.steps, chosen.workers, chosen.arms, out)
 
     text = "Run one matrix of the experiments (what is missing of it) and print its table."
     command = _command(commands, "experiment", text, run)
     names = ["search", "factorial", "sharpness", "headline", "rival", "revival"]
-    names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search"]
+    names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search", "agents-revival"]
+    names += ["agents-drafting", "agents-habit", "agents-options"]
     command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)
+    command.set_defaults(seeds=None, steps=None)  # a matrix has its own
     command.add_argument(
         "--workers", type=int, default=None, metavar="X", help="processes side by side (default: cores)"
     )
@@ -343,13 +358,23 @@ def _experiment(commands: Any) -> None:
         help="agents: these arms only, or 'headline', or 'all', of which those beyond the headline ones are run on the"
         " first three seeds (default: all)",
     )
-    command.add_argument("--out", metavar="FILE", help="agents-TASK: also write the estimates to this CSV file")
+    command.add_argument(
+        "--out", metavar="FILE", help="agents, but for the search: also write the estimates to this CSV file"
+    )
 
 
 def _add_many(command: Any) -> None:
     command.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
-    command.add_argument("--seeds", default="0-2", metavar="A-B", help="seeds, e.g. 0-4 (default: 0-2)")
-    command.add_argument("--steps", type=int, default=100, metavar="X", help="training steps a run (default: 100)")
+    command.add_argument(
+        "--seeds", default="0-2", metavar="A-B", help="seeds, e.g. 0-4 (default: 0-2; agents' experiments: their own)"
+    )
+    command.add_argument(
+        "--steps",
+        type=int,
+        default=100,
+        metavar="X",
+        help="training steps a run (default: 100; agents' experiments: 60)",
+    )
 
 
 def _demo(commands: Any) -> None:

@@ -1,77 +1,187 @@
-"""Settings that make no sense beside each other, refused with the reason."""
+"""Settings beside each other: those that have no effect, and those that do not fit together.
+
+What has no effect is refused, with the reason, where the user asked for it; where only a preset did, ``config.Config.build``
+leaves it out.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sesa_lab.errors import InputError
-from sesa_lab.settings import RunConfig, SamplerConfig, UpdateConfig
+from sesa_lab.settings import EvaluationConfig, RunConfig, SamplerConfig, UpdateConfig
+
+Setting = tuple[str, str]
+"""(section, field)."""
+
+_OF_SKETCHES = ("expansions", "drafting", "drafting_form", "repeated_sketch", "sketch_scope")
+_OWNER = {"history": "sequential", "sketch": "sesa"}
+"""Context beside the task's own -> the sampler that draws under it."""
 
 
-def check_together(sampler: SamplerConfig, update: UpdateConfig, run: RunConfig) -> None:
-    """Refuse settings that have no effect or no meaning beside the others, with the reason."""
-    _check_sampler(sampler)
-    _check_contexts(sampler, update)
+@dataclass(frozen=True)
+class Idle:
+    """Settings that have no effect, or no meaning, beside the others.
+
+    Attributes:
+        settings: which.
+        reason: one line that names them and says why.
+    """
+
+    settings: tuple[Setting, ...]
+    reason: str
+
+
+def check_together(sampler: SamplerConfig, update: UpdateConfig, run: RunConfig, evaluation: EvaluationConfig) -> None:
+    """Refuse settings that have no effect or no meaning beside the others.
+
+    Raises:
+        InputError: with the reason.
+    """
+    for found in idle(sampler, update, evaluation):
+        raise InputError(found.reason)
     candidates = run.groups * sampler.group_size
     if candidates % update.minibatches:
         raise InputError(
             f"update.minibatches = {update.minibatches} does not divide the {candidates} candidates of a step"
             f" (run.groups {run.groups} x sampler.group_size {sampler.group_size})"
         )
+    if sampler.name == "sesa" and _guided(sampler) % sampler.expansions:
+        raise InputError(
+            f"sampler.expansions = {sampler.expansions} does not divide the {_guided(sampler)} candidates of a group that are"
+            f" drawn with a sketch (group_size {sampler.group_size}, on_policy_fraction {sampler.on_policy_fraction:g})"
+        )
 
 
-def _check_sampler(sampler: SamplerConfig) -> None:
+def idle(sampler: SamplerConfig, update: UpdateConfig, evaluation: EvaluationConfig) -> Iterator[Idle]:
+    """Every setting that differs from its default and has no effect beside the others."""
+    yield from _of_the_sampler(sampler)
+    yield from _of_contexts(sampler, update)
+    yield from _of_sketches(sampler, update)
+    yield from _of_corrections(sampler, update)
+    if update.kl_estimator != UpdateConfig.kl_estimator and update.kl_coef == 0.0:
+        yield _update(f"kl_estimator = {update.kl_estimator!r} makes no sense with update.kl_coef = 0", "kl_estimator")
+    if evaluation.test_guided == "yes" and not evaluation.test_tasks:
+        yield Idle(
+            (("evaluation", "test_guided"),),
+            "evaluation.test_guided = 'yes' makes no sense with evaluation.test_tasks = 0: there is no test to draw for; set"
+            " test_tasks",
+        )
+
+
+def _guided(sampler: SamplerConfig) -> int:
+    """Candidates of a group that are not drawn given the task alone."""
+    if sampler.name == "parallel":
+        return 0
+    return sampler.group_size - math.ceil(sampler.on_policy_fraction * sampler.group_size - 1e-9)
+
+
+def _of_the_sampler(sampler: SamplerConfig) -> Iterator[Idle]:
     if sampler.name == "parallel" and (sampler.on_policy_fraction not in (0.0, 1.0) or sampler.redraws):
-        raise InputError(
+        yield Idle(
+            (("sampler", "on_policy_fraction"), ("sampler", "redraws")),
             "sampler.on_policy_fraction and sampler.redraws belong to sampler.name = 'sequential' or 'sesa':"
-            " a parallel group is on-policy throughout and has no history to repeat"
+            " a parallel group is on-policy throughout and has no history to repeat",
         )
-    if sampler.name != "sesa":
-        fields = {f.name: f.default for f in dataclasses.fields(sampler)}
-        for name in ("expansions", "drafting", "drafting_form", "repeated_sketch", "sketch_scope"):
-            if getattr(sampler, name) != fields[name]:
-                raise InputError(f"sampler.{name} belongs to sampler.name = 'sesa', not to {sampler.name!r}")
-        return
-    guided = sampler.group_size - math.ceil(sampler.on_policy_fraction * sampler.group_size - 1e-9)
-    if guided % sampler.expansions:
-        raise InputError(
-            f"sampler.expansions = {sampler.expansions} does not divide the {guided} candidates of a group that are drawn"
-            f" with a sketch (group_size {sampler.group_size}, on_policy_fraction {sampler.on_policy_fraction:g})"
+    fields = {field.name: field.default for field in dataclasses.fields(sampler)}
+    names = [*_OF_SKETCHES, *(["redraws"] if sampler.name != "parallel" else [])]
+    for name in (name for name in names if getattr(sampler, name) != fields[name]):
+        if sampler.name != "sesa" and name in _OF_SKETCHES:
+            yield Idle(
+                (("sampler", name),), f"sampler.{name} belongs to sampler.name = 'sesa', not to {sampler.name!r}"
+            )
+        elif not _guided(sampler):
+            yield Idle((("sampler", name),), f"sampler.{name} makes no sense with {_all_direct(sampler)}")
+    if sampler.name == "sesa" and sampler.drafting == "iid" and sampler.redraws:
+        yield Idle(
+            (("sampler", "redraws"),),
+            "sampler.redraws makes no sense with sampler.drafting = 'iid': sketches have no history",
         )
-    if sampler.drafting == "iid" and sampler.redraws:
-        raise InputError("sampler.redraws makes no sense with sampler.drafting = 'iid': sketches have no history")
 
 
-def _check_contexts(sampler: SamplerConfig, update: UpdateConfig) -> None:
+def _all_direct(sampler: SamplerConfig) -> str:
+    return (
+        f"sampler.on_policy_fraction = {sampler.on_policy_fraction:g}: all candidates of a group are drawn given the task"
+        " alone"
+    )
+
+
+def _of_contexts(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Idle]:
     second = update.conditioning.removeprefix("task+")
-    owner = {"history": "sequential", "sketch": "sesa"}
-    if second in owner and sampler.name != owner[second]:
-        raise InputError(
-            f"update.conditioning = {update.conditioning!r} makes no sense with sampler.name = {sampler.name!r}: its"
-            f" candidates have no {second}; it belongs to {owner[second]!r}"
+    if second in _OWNER and sampler.name != _OWNER[second]:
+        yield _update(
+            f"conditioning = {update.conditioning!r} makes no sense with sampler.name = {sampler.name!r}: its"
+            f" candidates have no {second}; it belongs to {_OWNER[second]!r}",
+            "conditioning",
         )
-    if update.context_weight != 1.0 and "+" not in update.conditioning:
-        raise InputError("update.context_weight belongs to update.conditioning = 'task+history' or 'task+sketch'")
+    elif second in _OWNER and not _guided(sampler):
+        yield _update(
+            f"conditioning = {update.conditioning!r} makes no sense with {_all_direct(sampler)}", "conditioning"
+        )
+    if update.context_weight != UpdateConfig.context_weight and "+" not in update.conditioning:
+        yield _update(
+            "context_weight belongs to update.conditioning = 'task+history' or 'task+sketch'", "context_weight"
+        )
+    if update.transfer == UpdateConfig.transfer:
+        return
+    if update.conditioning != "task+sketch":
+        yield _update(
+            f"transfer = {update.transfer!r} belongs to update.conditioning = 'task+sketch', not to"
+            f" {update.conditioning!r}: it chooses whether the first of two likelihoods is trained",
+            "transfer",
+        )
+    if sampler.on_policy_fraction == 0.0:
+        yield _update(
+            f"transfer = {update.transfer!r} makes no sense with sampler.on_policy_fraction = 0: without candidates"
+            " drawn given the task alone, no group counts as solved",
+            "transfer",
+        )
+
+
+def _of_sketches(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Idle]:
     if update.train_sketches != "none" and sampler.name != "sesa":
-        raise InputError(
-            f"update.train_sketches: sampler.name = {sampler.name!r} has no sketches; it belongs to 'sesa'"
+        yield _update(
+            f"train_sketches: sampler.name = {sampler.name!r} has no sketches; it belongs to 'sesa'", "train_sketches"
         )
-    if update.sketch_weight != 1.0 and update.train_sketches == "none":
-        raise InputError("update.sketch_weight makes no sense with update.train_sketches = 'none'")
-    weighted = update.correction in ("truncated_is", "asymmetric", "ppo_clip")
-    if sampler.name == "parallel" and update.correction_scope == "off_policy":
-        raise InputError(
-            "update.correction_scope = 'off_policy' makes no sense with sampler.name = 'parallel': no candidate is"
-            " drawn off-policy; use 'all'"
+    elif update.train_sketches != "none" and not _guided(sampler):
+        yield _update(f"train_sketches makes no sense with {_all_direct(sampler)}", "train_sketches")
+    if update.sketch_weight != UpdateConfig.sketch_weight and update.train_sketches == "none":
+        yield _update("sketch_weight makes no sense with update.train_sketches = 'none'", "sketch_weight")
+
+
+def _of_corrections(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Idle]:
+    on_policy = _on_policy(sampler, update)
+    if on_policy and update.correction_scope == "off_policy":
+        # Where nothing is off-policy, a correction of that scope does nothing either.
+        yield _update(
+            f"correction_scope = 'off_policy' makes no sense with {on_policy}: no candidate is drawn off-policy; use 'all'",
+            "correction_scope",
+            "correction",
         )
-    if sampler.name == "parallel" and weighted:
-        raise InputError(
-            f"update.correction = {update.correction!r} makes no sense with sampler.name = 'parallel': candidates"
-            " are trained under the context they were drawn under, so p/q = 1; use 'none' or 'positive_only'"
+    if on_policy and update.correction in ("truncated_is", "asymmetric", "ppo_clip"):
+        yield _update(
+            f"correction = {update.correction!r} makes no sense with {on_policy}: candidates are trained under the context"
+            " they were drawn under, so p/q = 1; use 'none' or 'positive_only'",
+            "correction",
         )
-    if update.conditioning in owner and weighted:
-        raise InputError(
-            f"update.correction = {update.correction!r} makes no sense with update.conditioning = {update.conditioning!r}:"
-            " candidates are trained under the context they were drawn under, so p/q = 1"
+    if update.truncation != UpdateConfig.truncation and update.correction not in ("truncated_is", "asymmetric"):
+        yield _update(
+            f"truncation belongs to update.correction = 'truncated_is' or 'asymmetric', not to {update.correction!r}",
+            "truncation",
         )
+
+
+def _on_policy(sampler: SamplerConfig, update: UpdateConfig) -> str:
+    """What makes every candidate trained under the context it was drawn under; empty: nothing does."""
+    if sampler.name == "parallel":
+        return "sampler.name = 'parallel'"
+    if update.conditioning in _OWNER:
+        return f"update.conditioning = {update.conditioning!r}"
+    return "" if _guided(sampler) else f"sampler.on_policy_fraction = {sampler.on_policy_fraction:g}"
+
+
+def _update(reason: str, *names: str) -> Idle:
+    return Idle(tuple(("update", name) for name in names), f"update.{reason}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sesa_lab.compatible import check_together
+from sesa_lab.compatible import check_together, idle
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.presets import PRESETS
 from sesa_lab.settings import (
@@ -68,7 +68,6 @@ def sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return sorted_in
 
 
-# What is known of the paper's rule, and what worked best in our own measurements (reports/LOG.md).
 @dataclass(frozen=True)
 class Config:
     """All settings of one run."""
@@ -84,6 +83,9 @@ class Config:
     def build(preset: str | None = None, /, **sections: Mapping[str, Any]) -> Config:
         """A validated config: defaults, then the preset, then ``sections``, e.g. ``sampler={"name": "sequential"}``.
 
+        Where ``sections`` take the effect from something that the preset says (of sketches, with another sampler), that is
+        left out, as if the preset did not say it; what ``sections`` say themselves is refused in that case.
+
         Raises:
             InputError: unknown preset, section or field; a value of the wrong type or out of range; fields that do not
                 make sense together.
@@ -96,15 +98,14 @@ class Config:
         of_preset: dict[str, dict[str, Any]] = {}
         if preset is not None:
             asked = str(dict(sections.get("environment", {})).get("name", EnvironmentConfig.name))
-            of_preset = PRESETS[preset].get(asked, PRESETS[preset][""])
-        parts = {}
-        for name, kind in SECTIONS.items():
-            values = {**of_preset.get(name, {}), **dict(sections.get(name, {}))}
-            if name == "environment" and isinstance(values.get("options"), Mapping):  # one by one, not all or nothing
-                values["options"] = {**of_preset.get(name, {}).get("options", {}), **values["options"]}
-            parts[name] = _section(name, kind, values)
-        config = Config(**parts)
-        check_together(config.sampler, config.update, config.run)
+            chosen = PRESETS[preset].get(asked, PRESETS[preset][""])
+            of_preset = {name: dict(values) for name, values in chosen.items()}
+        config = _together(of_preset, sections)
+        while idle_here := _idle_of_preset(config, of_preset, sections):
+            for section, name in idle_here:
+                del of_preset[section][name]
+            config = _together(of_preset, sections)
+        check_together(config.sampler, config.update, config.run, config.evaluation)
         return config
 
     @staticmethod
@@ -124,6 +125,28 @@ class Config:
         for name, values in sections.items():
             merged.setdefault(name, {}).update(values)
         return Config.from_dict(merged)
+
+
+def _together(of_preset: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]) -> Config:
+    """Defaults, then the preset, then what was given; not yet checked for what makes sense together."""
+    parts = {}
+    for name, kind in SECTIONS.items():
+        values = {**of_preset.get(name, {}), **dict(given.get(name, {}))}
+        if name == "environment" and isinstance(values.get("options"), Mapping):  # one by one, not all or nothing
+            values["options"] = {**of_preset.get(name, {}).get("options", {}), **values["options"]}
+        parts[name] = _section(name, kind, values)
+    return Config(**parts)
+
+
+def _idle_of_preset(
+    config: Config, of_preset: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """The first settings without effect that only the preset asks for; one by one, since leaving some out may mend others."""
+    for found in idle(config.sampler, config.update, config.evaluation):
+        weak = [(s, n) for s, n in found.settings if n in of_preset.get(s, {}) and n not in given.get(s, {})]
+        if weak:
+            return weak
+    return []
 
 
 def _section(section: str, kind: type, values: Mapping[str, Any]) -> Any:

@@ -129,8 +129,8 @@ class UpdateConfig:
     )
     repeats: str = option(
         "environment",
-        "what a strategy already seen earlier in its group earns: its reward again (count), nothing (zero), or as the"
-        " environment's own rule says (environment)",
+        "what a strategy already seen earlier in its group earns: its reward again (count), nothing (zero; a penalty"
+        " stays), or as the environment's own rule says (environment)",
         choices=("environment", "count", "zero"),
     )
     conditioning: str = option(
@@ -141,6 +141,12 @@ class UpdateConfig:
     )
     context_weight: float = option(
         1.0, "task+history, task+sketch: weight of the second likelihood's loss; the first has 1", above=0.0
+    )
+    transfer: str = option(
+        "always",
+        "task+sketch: whether a candidate drawn with a sketch trains the answer given the task alone in every group (always),"
+        " or only where no candidate drawn without one succeeded (unsolved)",
+        choices=("always", "unsolved"),
     )
     train_sketches: str = option(
         "none",
@@ -187,7 +193,9 @@ class RunConfig:
     seed: int = option(0, "run seed: fixes the run bit for bit on one machine", low=0, high=2**32 - 1)
     evaluate_every: int = option(10, "steps between evaluations", low=1)
     checkpoint_every: int = option(50, "steps between checkpoints, the units a killed run resumes from", low=1)
-    coverage_k: int = option(64, "k of coverage@k, samples", low=1)
+    coverage_k: int = option(
+        64, "k of coverage@k in exact evaluations, samples; where answers are sampled, k is eval_samples", low=1
+    )
     threads: int = option(1, "CPU threads; part of what fixes a run bit for bit", low=1, high=1024)
 
 
@@ -195,14 +203,19 @@ class RunConfig:
 class EvaluationConfig:
     """How a policy is judged where its answers cannot be enumerated: by samples on tasks it is not trained on.
 
-    Always without sketches, unless said. Environments of enumerable answers are judged exactly, on their own tasks.
+    Always without sketches, unless said. Environments of enumerable answers are judged exactly, on their own tasks and at the
+    sampler's temperature.
     """
 
     eval_tasks: int = option(64, "held-out tasks of each evaluation (split validation)", low=1, high=100_000)
     eval_samples: int = option(64, "samples a task", low=1, high=100_000)
+    eval_temperature: float = option(0.0, "softmax temperature of these samples; 0: the sampler's", low=0.0)
     test_tasks: int = option(0, "tasks of the last step's evaluation on split test, which nothing else reads", low=0)
     test_guided: str = option(
-        "no", "whether the last step's evaluation also draws with sketches (sampler sesa's)", choices=("no", "yes")
+        "no",
+        "whether the test is also drawn with sketches: alike whatever the run's sampler is, up to 8 a task, in sequence as"
+        " one list, none drawn again",
+        choices=("no", "yes"),
     )
 
 

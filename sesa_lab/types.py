@@ -212,13 +212,16 @@ class Scored:
         scores: the environment's verdicts.
         rewards: after the rule for repeats.
         advantages: group-normalised; all 0 where the group's rewards do not differ.
-        sketch_rewards: one a sketch, from the rewards of its solutions; empty where sketches are not trained.
-        sketch_advantages: the same, normalised over the group's sketches.
+        sketch_rewards: one a sketch, from the rewards of its solutions, None where it has none; empty where sketches are not
+            trained.
+        sketch_advantages: the same, normalised over the group's sketches; 0 where the reward is None.
+        transfers: whether a candidate's advantage counts for the first of its likelihoods (``update.transfer``); empty: all do.
     """
 
     group: Group
     scores: list[Score]
     rewards: list[float] = field(default_factory=list)
     advantages: list[float] = field(default_factory=list)
-    sketch_rewards: list[float] = field(default_factory=list)
+    sketch_rewards: list[float | None] = field(default_factory=list)
     sketch_advantages: list[float] = field(default_factory=list)
+    transfers: list[bool] = field(default_factory=list)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from sesa_lab import api, cli, environments, runs
 from sesa_lab.config import Config, PretrainConfig, flat_fields
+from sesa_lab.errors import InputError
 from sesa_lab.experiments import stages
 
 COMMANDS = ["environments", "pretrain", "train", "resume", "evaluate", "report", "experiment", "demo", "bench"]
@@ -91,6 +93,21 @@ def captured(monkeypatch: pytest.MonkeyPatch, call: Call) -> Callable[..., Confi
         ("evaluate --samples 0", "samples, tasks and k of at least 1, got 0"),
         ("evaluate --k 5-3", "'5-3': expected whole numbers"),
         ("evaluate --k all", "'all': expected whole numbers"),
+        ("evaluate --split test", "--split test: environment path_exploration has no splits"),
+        ("evaluate --environment sokoban --option split=test", "which tasks are evaluated is said by --split"),
+        ("evaluate --split half", "'half'"),
+        (
+            "train --out OUT --environment sokoban --option split=test",
+            "split = 'test': a run is trained on split 'train' alone",
+        ),
+        (
+            "train --out OUT --policy path-peaked",
+            "for path_exploration with prior_exponent = 2.0, not 1.0; change these options",
+        ),
+        (
+            "train --out OUT --sampler sesa --sketch-scope turn",
+            "sketch_scope = 'turn' makes no sense with environment path_expl",
+        ),
         ("environments chess", "unknown environment 'chess'"),
         ("pretrain --out OUT", "OUT exists already"),
         ("pretrain --out OUT/new --hidden 33", "hidden = 33: expected a multiple of 32"),
@@ -170,6 +187,15 @@ def test_experiments_are_those_there_are(call: Call, monkeypatch: pytest.MonkeyP
     assert f"{{{','.join(stages.STAGES)}}}" in documented(call, monkeypatch, "experiment")
 
 
+def test_an_experiment_has_seeds_of_its_own_unless_others_are_given(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(stages, "run", lambda name, folder, seeds, *rest: found.append(seeds))
+    assert call("experiment", "agents-sokoban")[0] == call("experiment", "agents-sokoban", "--seeds", "4-6")[0] == 0
+    assert found == [None, [4, 5, 6]]
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +227,13 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     ),
     "context_weight": {**SESA, "update": {"conditioning": "task+sketch"}},
     "sketch_weight": {**SESA, "update": {"train_sketches": "best"}},
+    "transfer": {
+        "sampler": {"name": "sesa", "on_policy_fraction": 0.5},
+        "update": {"conditioning": "task+sketch"},
+    },
+    "truncation": {"sampler": {"name": "sequential"}, "update": {"correction": "asymmetric"}},
+    "kl_estimator": {"update": {"kl_coef": 0.5}},
+    "test_guided": {"evaluation": {"test_tasks": 3}},
 }
 """What a setting needs beside it to make sense; others: a sequential sampler."""
 
@@ -246,6 +279,15 @@ def test_a_config_file_is_overridden_setting_by_setting(captured: Callable[..., 
 def test_presets_are_weaker_than_options(captured: Callable[..., Config]) -> None:
     config = captured("--preset", "paper", "--repeats", "zero")
     assert config == Config.build("paper", update={"repeats": "zero"})
+
+
+@pytest.mark.parametrize("environment", ["path_exploration", "sokoban"])
+@pytest.mark.parametrize("preset", ["lab", "paper"])
+def test_another_sampler_beside_a_preset(preset: str, environment: str, captured: Callable[..., Config]) -> None:
+    # It used to be refused because of the preset's own settings of sketches or histories.
+    config = captured("--preset", preset, "--environment", environment, "--sampler", "parallel")
+    assert config == Config.build(preset, environment={"name": environment}, sampler={"name": "parallel"})
+    assert (config.update.conditioning, config.update.correction) == ("task", "none")
 
 
 def test_environments_shows_options_defaults_and_ranges(call: Call) -> None:
@@ -306,6 +348,40 @@ def test_evaluate_takes_settings_beside_a_run(trained: Path, call: Call) -> None
     assert code == 0 and float(row[header.index("success")]) in (0.0, 1.0)
     code, _, err = call("evaluate", trained, "--samples", 2, "--k", "1", "--out", trained / "none" / "x.json")
     assert code == 2 and "--out" in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_evaluate_at_the_temperature_that_is_asked_for(
+    trained: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's own evaluations may have had another one; an option goes before it."""
+    found: list[Config] = []
+
+    def evaluated(config: Config, *_: object) -> Any:
+        found.append(config)
+        raise InputError("seen")
+
+    monkeypatch.setattr("sesa_lab.training.evaluate.evaluate_samples", evaluated)
+    run = runs.load(trained)
+    other = dataclasses.replace(run, config=run.config.changed(evaluation={"eval_temperature": 0.5}))
+    monkeypatch.setattr(runs, "load", lambda path: other)
+    assert [call("evaluate", trained, *more)[0] for more in ((), ("--temperature", 2.0))] == [2, 2]
+    assert [c.evaluation.eval_temperature for c in found] == [0.5, 0.0]
+    assert [c.sampler.temperature for c in found] == [1.0, 2.0]
+
+
+def test_the_closing_line_names_the_k_that_coverage_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    # It used to name run.coverage_k, also where coverage is that of evaluation.eval_samples samples.
+    columns = {"accuracy": 0.5, "coverage": 2.5, "entropy": 1.0, "valid_mass": 1.0, "tokens_total": 9}
+    table = pd.DataFrame([{"step": step, "coverage_k": 8, **columns} for step in (0, 5, 10)])
+
+    class Run:
+        path, config, evaluations = "runs/x", Config.build(run={"coverage_k": 64}), table
+
+    cli._summary(Run())
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "runs/x: coverage is coverage@8, entropy in nats"
+    assert [line.split()[0] for line in rest] == ["step", "0", "10"] and rest[1].split()[2] == "2.500"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sesa_lab.config import SECTIONS, Config, EnvironmentConfig
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.experiments import agents
 from sesa_lab.presets import PRESETS
 
 FIELDS = [(section, field) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
@@ -91,6 +92,84 @@ def test_options_of_the_environment_go_before_the_presets_one_by_one() -> None:
 def test_what_is_asked_for_goes_before_the_preset() -> None:
     config = Config.build("paper", update={"repeats": "zero"})
     assert (config.sampler.name, config.update.repeats, config.update.conditioning) == ("sequential", "zero", "task")
+
+
+def test_ragens_settings() -> None:
+    """RAGEN validates on 256 fixed tasks x 1 rollout at temperature 0.5, every 10 of 200 steps."""
+    config = Config.build("paper", environment={"name": "frozen_lake"})
+    assert (config.evaluation.eval_tasks, config.evaluation.eval_samples, config.evaluation.eval_temperature) == (
+        256,
+        1,
+        0.5,
+    )
+    assert (config.run.steps, config.run.evaluate_every, config.update.learning_rate) == (200, 10, 1e-5)
+    assert config.run.groups * config.sampler.group_size // config.update.minibatches == 32
+
+
+def test_preset_lab_draws_as_the_mixed_arms_of_the_experiments() -> None:
+    config = Config.build("lab", environment={"name": "sokoban"}).to_dict()["sampler"]
+    assert config | agents.ARMS["mixed-novelty"]["sampler"] == config
+
+
+PLAIN = {"name": "parallel"}
+
+
+@pytest.mark.parametrize("environment", ["path_exploration", "sokoban"])
+@pytest.mark.parametrize("preset", ["lab", "paper"])
+def test_with_another_sampler_what_belongs_to_the_presets_is_left_out(preset: str, environment: str) -> None:
+    """What remains is plain GRPO with the preset's other settings."""
+    of_preset = PRESETS[preset].get(environment, PRESETS[preset][""])
+    config = Config.build(preset, environment={"name": environment}, sampler=PLAIN)
+    kept = {
+        "environment": {"name": environment, **of_preset.get("environment", {})},
+        "sampler": PLAIN
+        | {k: v for k, v in of_preset["sampler"].items() if k in ("group_size", "max_tokens", "sketch_tokens")},
+        "update": {
+            k: v for k, v in of_preset["update"].items() if k not in ("conditioning", "correction", "correction_scope")
+        },
+        **{section: of_preset.get(section, {}) for section in ("run", "evaluation")},
+    }
+    assert config == Config.build(**kept)
+    assert (config.update.correction, config.update.conditioning) == ("none", "task")
+
+
+def test_between_samplers_with_a_history_what_fits_both_stays() -> None:
+    config = Config.build("lab", environment={"name": "countdown"}, sampler=SEQUENTIAL)
+    assert (config.sampler.on_policy_fraction, config.update.correction_scope) == (0.75, "off_policy")
+    assert config.update.conditioning == "task", "no candidate of a sequence has a sketch"
+    assert Config.build("lab", sampler=SESA).update.correction == "asymmetric"
+
+
+def test_what_is_asked_for_is_never_left_out() -> None:
+    sokoban = {"name": "sokoban"}
+    refused(
+        r"^sampler\.expansions belongs to sampler\.name = 'sesa', not to 'parallel'$",
+        "lab", environment=sokoban, sampler=PLAIN | {"expansions": 2},
+    )  # fmt: skip
+    message = r"^update\.conditioning = 'task\+sketch' makes no sense with sampler\.name = 'parallel'"
+    refused(message, "lab", environment=sokoban, sampler=PLAIN, update={"conditioning": "task+sketch"})
+    refused(message, **Config.build("lab", environment=sokoban).to_dict() | {"sampler": PLAIN})
+    # The scope was the preset's, the correction was not: it acts on all candidates.
+    config = Config.build("lab", environment=sokoban, sampler=PLAIN, update={"correction": "positive_only"})
+    assert (config.update.correction, config.update.correction_scope) == ("positive_only", "all")
+
+
+def test_a_preset_gives_way_in_other_settings_too() -> None:
+    sokoban = {"name": "sokoban"}
+    assert Config.build("paper", environment=sokoban, update={"kl_coef": 0.0}).update.kl_estimator == "k3"
+    # Nothing is off-policy: the correction would do nothing, and must not begin to act on all candidates.
+    config = Config.build("lab", environment=sokoban, update={"conditioning": "sketch"})
+    assert (config.update.correction, config.update.correction_scope) == ("none", "all")
+    direct = Config.build("lab", environment=sokoban, sampler={"on_policy_fraction": 1.0})
+    assert (direct.sampler.name, direct.update.conditioning, direct.update.correction) == ("sesa", "task", "none")
+    # What does not divide is no setting without effect: it is for the user to mend.
+    refused(
+        r"update\.minibatches = 4 does not divide the 15",
+        "paper",
+        environment=sokoban,
+        run={"groups": 3},
+        sampler={"group_size": 5},
+    )
 
 
 def test_unknown_names_get_a_suggestion() -> None:
@@ -239,9 +318,8 @@ def test_expansions_divide_what_is_drawn_with_a_sketch() -> None:
         refused(message, sampler=shape | {"expansions": expansions})
     for expansions in (1, 7):
         Config.build(sampler=shape | {"expansions": expansions})
-    # 0.3 x 10 is 3.0000000000000004 in binary and means 3: again 7; nothing is left of a wholly direct group.
+    # 0.3 x 10 is 3.0000000000000004 in binary and means 3: again 7.
     Config.build(sampler=shape | {"on_policy_fraction": 0.3, "expansions": 7})
-    Config.build(sampler=shape | {"on_policy_fraction": 1.0, "expansions": 3})
 
 
 def test_sketches_drawn_iid_have_no_history_to_repeat() -> None:
@@ -295,19 +373,28 @@ def test_sketches_are_trained_where_there_are_some(rule: str) -> None:
 
 def test_only_groups_that_are_drawn_off_policy_have_that_scope() -> None:
     update = {"correction": "positive_only", "correction_scope": "off_policy"}
-    message = r"correction_scope = 'off_policy' makes no sense with sampler\.name = 'parallel': no candidate is"
-    refused(message, update=update)
-    for sampler in (SEQUENTIAL, SESA):
+    message = r"correction_scope = 'off_policy' makes no sense with {}: no candidate is drawn off-policy; use 'all'$"
+    refused(message.format(r"sampler\.name = 'parallel'"), update=update)
+    for sampler, own in ((SEQUENTIAL, "history"), (SESA, "sketch")):
+        alone = update | {"conditioning": own}
+        refused(message.format(rf"update\.conditioning = '{own}'"), sampler=sampler, update=alone)
+        direct = sampler | {"on_policy_fraction": 1.0}
+        refused(message.format(r"sampler\.on_policy_fraction = 1"), sampler=direct, update=update)
         Config.build(sampler=sampler, update=update)
+        Config.build(sampler=sampler, update=update | {"conditioning": f"task+{own}"})
 
 
 @pytest.mark.parametrize("correction", ["truncated_is", "asymmetric", "ppo_clip"])
 def test_corrections_need_something_to_correct(correction: str) -> None:
     update = {"correction": correction}
-    refused(rf"correction = '{correction}' makes no sense with sampler\.name = 'parallel'", update=update)
+    message = rf"correction = '{correction}' makes no sense with {{}}: .* so p/q = 1; use 'none' or 'positive_only'$"
+    refused(message.format(r"sampler\.name = 'parallel'"), update=update)
     for sampler, own in ((SEQUENTIAL, "history"), (SESA, "sketch")):
-        message = rf"correction = '{correction}' makes no sense with update\.conditioning = '{own}': .* so p/q = 1$"
-        refused(message, sampler=sampler, update=update | {"conditioning": own})
+        refused(
+            message.format(rf"update\.conditioning = '{own}'"), sampler=sampler, update=update | {"conditioning": own}
+        )
+        direct = sampler | {"on_policy_fraction": 1.0}
+        refused(message.format(r"sampler\.on_policy_fraction = 1"), sampler=direct, update=update)
         assert Config.build(sampler=sampler, update=update).update.correction == correction
         Config.build(sampler=sampler, update=update | {"conditioning": f"task+{own}"})
 
@@ -317,6 +404,84 @@ def test_corrections_that_always_make_sense(correction: str) -> None:
     Config.build(update={"correction": correction})
     Config.build(sampler=SEQUENTIAL, update={"correction": correction, "conditioning": "history"})
     Config.build(sampler=SESA, update={"correction": correction, "conditioning": "sketch"})
+
+
+DIRECT = (
+    r"makes no sense with sampler\.on_policy_fraction = {}: all candidates of a group are drawn given the task alone$"
+)
+
+
+# 0.9 of 8 candidates is 7.2, rounded up: all of them.
+@pytest.mark.parametrize("fraction", [1.0, 0.9])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"expansions": 2}, {"drafting": "iid"}, {"drafting_form": "prompt"}, {"repeated_sketch": "drop"},
+        {"sketch_scope": "turn"}, {"redraws": 1},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)  # fmt: skip
+def test_a_group_drawn_directly_has_no_sketches(setting: dict, fraction: float) -> None:
+    sampler, (name,) = SESA | {"group_size": 8, "on_policy_fraction": fraction}, setting
+    refused(rf"^sampler\.{name} {DIRECT.format(f'{fraction:g}')}", sampler=sampler | setting)
+    assert Config.build(sampler=sampler).sampler.on_policy_fraction == fraction, "a way to draw in parallel"
+    Config.build(sampler=sampler | setting | {"on_policy_fraction": 0.75})
+
+
+def test_a_group_drawn_directly_has_no_second_context_and_no_history() -> None:
+    all_of_them = {"on_policy_fraction": 1.0}
+    for conditioning, sampler in (
+        ("sketch", SESA), ("task+sketch", SESA), ("history", SEQUENTIAL), ("task+history", SEQUENTIAL),
+    ):  # fmt: skip
+        message = rf"^update\.conditioning = '{re.escape(conditioning)}' {DIRECT.format(1)}"
+        refused(message, sampler=sampler | all_of_them, update={"conditioning": conditioning})
+    refused(
+        rf"^update\.train_sketches {DIRECT.format(1)}", sampler=SESA | all_of_them, update={"train_sketches": "best"}
+    )
+    refused(rf"^sampler\.redraws {DIRECT.format(1)}", sampler=SEQUENTIAL | all_of_them | {"redraws": 2})
+
+
+def test_a_bound_needs_a_weight_to_bound() -> None:
+    for correction in ("none", "positive_only", "ppo_clip"):
+        message = rf"^update\.truncation belongs to update\.correction = 'truncated_is' or 'asymmetric', not to '{correction}'$"
+        refused(message, sampler=SEQUENTIAL, update={"correction": correction, "truncation": 2.0})
+    for correction in ("truncated_is", "asymmetric"):
+        Config.build(sampler=SEQUENTIAL, update={"correction": correction, "truncation": 2.0})
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2"])
+def test_an_estimator_needs_something_to_estimate(estimator: str) -> None:
+    refused(
+        rf"^update\.kl_estimator = '{estimator}' makes no sense with update\.kl_coef = 0$",
+        update={"kl_estimator": estimator},
+    )
+    Config.build(update={"kl_estimator": estimator, "kl_coef": 0.1})
+
+
+def test_a_guided_test_needs_tasks() -> None:
+    message = (
+        r"^evaluation\.test_guided = 'yes' makes no sense with evaluation\.test_tasks = 0: there is no test to draw for"
+    )
+    refused(message, evaluation={"test_guided": "yes"})
+    Config.build(evaluation={"test_guided": "yes", "test_tasks": 1})
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_transfer_needs_two_likelihoods_and_candidates_without_sketch(fraction: float) -> None:
+    update, sampler = {"transfer": "unsolved", "conditioning": "task+sketch"}, SESA | {"on_policy_fraction": fraction}
+    if fraction:
+        Config.build(sampler=sampler, update=update)
+    else:
+        refused(
+            r"^update\.transfer = 'unsolved' makes no sense with sampler\.on_policy_fraction = 0",
+            sampler=sampler,
+            update=update,
+        )
+    for conditioning in ("task", "sketch"):
+        message = (
+            rf"^update\.transfer = 'unsolved' belongs to update\.conditioning = 'task\+sketch', not to '{conditioning}'"
+        )
+        refused(message, sampler=sampler, update=update | {"conditioning": conditioning})
 
 
 def test_minibatches_divide_and_are_never_floored() -> None:

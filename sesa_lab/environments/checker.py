@@ -34,6 +34,7 @@ from sesa_lab.types import Score, Task
 INDICES = (0, 1, 2)
 FAR = 1_000  # times round all tasks: of an index far beyond ``count``
 BAD_INDICES = (-1, 0.5, "0", None)
+_ROUNDING = 1e-9  # of rewards that are sums
 _DISTINCT = 20  # first tasks that are compared with each other
 _ATTRIBUTES = (
     "name", "options", "policy_options", "repeats", "turns", "count", "task", "score", "reset", "step", "enumerate",
@@ -181,12 +182,26 @@ def _verdict(env: Environment, task: Task, text: str, label: str) -> Score:
         fail(env, f"score of {label} is {short(score)}", "a Score of finite reward", "a numpy value, or 0/0")
     if not isinstance(score.success, bool) or not (score.strategy is None or isinstance(score.strategy, str)):
         fail(env, f"score of {label} is {short(score)}", "success a bool, strategy text or None", "a numpy bool")
-    if score.strategy is None and (score.reward != 0 or score.success):
-        fail(env, f"score of {label} is {short(score)}", "reward 0 and no success without a strategy",
-             "a penalty or a reward for answers that cannot be read")  # fmt: skip
+    if score.strategy is None and (score.reward > 0 or score.success):
+        fail(env, f"score of {label} is {short(score)}", "no success and at most reward 0 without a strategy",
+             "a reward for answers that cannot be read")  # fmt: skip
     if score.strategy is not None:
         check_text(env, f"strategy of {label}", score.strategy)
+    _check_silence(env, task, score, label)
     return score
+
+
+def _check_silence(env: Environment, task: Task, score: Score, label: str) -> None:
+    """An answer that cannot be read earns what nothing does, and one that can be read no less."""
+    silence = guarded(env, "score", "nothing", lambda: env.score(task, ""))
+    if not isinstance(silence, Score) or silence.strategy is not None:
+        return  # told where it is checked itself
+    if score.strategy is None and score.reward != silence.reward:
+        fail(env, f"reward of {label}, which cannot be read, is {score.reward!r}", f"that of nothing, {silence.reward!r}",
+             "a penalty for some answers that cannot be read and not for others")  # fmt: skip
+    if score.reward < silence.reward - _ROUNDING:
+        fail(env, f"reward of {label}, which can be read, is {score.reward!r}", f"at least that of nothing,"
+             f" {silence.reward!r}", "failing costs more than saying nothing; let what cannot be read earn the least")  # fmt: skip
 
 
 def _check_oracle(env: Environment, task: Task) -> None:

@@ -51,7 +51,10 @@ class Environment(Protocol):
         ...
 
     def score(self, task: Task, text: str) -> Score:
-        """The verdict on a whole answer: finite reward; strategy None, reward 0 and no success where it cannot be read.
+        """The verdict on a whole answer: finite reward; strategy None and no success where it cannot be read.
+
+        All that cannot be read earns the same: at most 0, and no more than any answer that can be read. Else a policy that
+        fails would do better to say nothing.
 
         Never raises, whatever the text, and takes time at most linear in its length. Text is hostile: never evaluated.
         Where chance has a say, it is that of ``reset(task)``.

@@ -1,7 +1,8 @@
 """Frozen lake: walk over ice to the goal and into no hole; the dynamics are Gymnasium's ``FrozenLake``.
 
 A step off the map leaves the player where it is, a hole ends the episode with reward 0, the goal ends it with reward 1. On
-slippery ice the player goes where it wants to, or to either side of that, with probability 1/3 each.
+slippery ice the player goes where it wants to, or to either side of that, with probability 1/3 each; the slips of an episode
+are fixed by its seed and its map.
 
 In the lab an answer is one whole plan. With ``turns`` > 1 the player is told the state after each turn, as in RAGEN
 (https://github.com/RAGEN-AI/RAGEN), whose settings are ``PAPER``.
@@ -10,10 +11,11 @@ In the lab an answer is one whole plan. With ``turns`` > 1 the player is told th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +33,7 @@ _MAPS, _SLIPS = 4, 6
 
 MOST_LEGS = 4  # of a sketch
 _KNOWN = {name: name for name in ACTIONS}
+_NUMBERS = {name: number for number, name in enumerate(ACTIONS)}
 _FILLS = {"P": "#d5ebf7", "_": "#d5ebf7", "O": "#1f4e79", "G": "#a8dba8", "X": "#1f4e79", "√": "#a8dba8"}
 _GLYPHS = {"P": ("●", "#c0392b"), "G": ("★", "#1e6b1e"), "X": ("×", "#ff8a7a"), "√": ("●", "#c0392b")}
 
@@ -68,6 +71,8 @@ class FrozenLakeOptions:
         0.0, "turns > 1 only: cost of a turn with an unknown action, or without a known one", low=0.0, high=100.0
     )
     split: str = option("train", "which part of all maps: train (80 %), validation or test (10 % each)", choices=SPLITS)
+    """A map is parted by all of it, start and goal included: lakes of the same holes with another start or goal may lie in
+    another part."""
     hard: str = option(
         "natural",
         "natural (as drawn), half (every other one), all or none; hard: no shortest plan is straight, or goes"
@@ -83,21 +88,20 @@ class FrozenLakeOptions:
     )
 
 
-@dataclass(frozen=True)
-class LakeState:
+class LakeState(NamedTuple):
     """Where an episode stands.
 
     Attributes:
         cell: the player's.
-        walk: the cells from the start to there, loops erased.
+        walk: the names of the cells from the start to there, loops erased, as the strategy has them: ``aa-ab-bb``.
+        slips: for each action that an episode may hold, which of ``Lake.outcomes`` it has (0, 1 or 2); empty: no slipping.
         moves: actions carried out.
-        turns: turns taken.
     """
 
     cell: int
-    walk: tuple[int, ...]
+    walk: str
+    slips: bytes = b""
     moves: int = 0
-    turns: int = 0
 
 
 class FrozenLake:
@@ -105,6 +109,9 @@ class FrozenLake:
 
     A strategy is the walk that was made, loops erased, as names of cells (see ``grid``): bumps and detours that return do
     not count. On slippery ice solutions, oracle and sketches are those of the same lake where it is not slippery.
+
+    Luck on slippery ice is a function of an episode's seed and its map (``slips_of``). An answer judged whole has seed 0:
+    with ``turns`` = 1 the luck of a lake is part of the task, the same for every answer to it, and another on another lake.
     """
 
     name = "frozen_lake"
@@ -180,13 +187,12 @@ class FrozenLake:
         if not plan.actions:
             return Score(0.0, False, None)
         lake = lake_of(task)
-        state = self._carry_out(lake, plan.actions, 0)[-1]
+        state = _moved(lake, self._begin(lake, 0), plan.actions)
         found = state.cell == lake.goal and not self._goes_on(plan, state)
-        return Score(float(found), found, _key(lake, state))
+        return Score(float(found), found, state.walk)
 
     def reset(self, task: Task, seed: int = 0) -> Episode:
-        start = lake_of(task).start
-        return Episode(task, seed, LakeState(start, (start,)))
+        return Episode(task, seed, self._begin(lake_of(task), seed))
 
     def step(self, episode: Episode, text: str) -> Episode:
         """One turn: its actions one after another, until it is over or the limits are met.
@@ -196,24 +202,25 @@ class FrozenLake:
         tells the player's cell and the actions left). A single turn (``turns`` = 1) is judged as ``score`` judges it.
         """
         check_open(episode)
-        lake, state, options = lake_of(episode.task), episode.state, self._options
+        lake, before = lake_of(episode.task), episode.state
         plan = self._read(text, self._per_turn)
-        actions = plan.actions[: self._most_moves - state.moves]
-        *_, state = state, *self._moves(lake, state, actions, episode.seed)
-        state = dataclasses.replace(state, turns=state.turns + 1)
+        state = _moved(lake, before, plan.actions[: self._most_moves - before.moves])
         found = state.cell == lake.goal and not self._goes_on(plan, state)
-        terminated = lake.ends(state.cell)
-        truncated = not terminated and (state.moves >= self._most_moves or state.turns >= options.turns)
-        reward = float(found) - (options.invalid_penalty if plan.invalid else 0.0)
-        return dataclasses.replace(
-            episode,
-            state=state,
-            observation="" if terminated or truncated else self._observation(lake, state, reward),
-            rewards=(*episode.rewards, reward),
-            terminated=terminated,
-            truncated=truncated,
-            success=found,
-            strategy=_key(lake, state) if state.moves else None,
+        reward = float(found) - (self._options.invalid_penalty if plan.invalid else 0.0)
+        rewards = episode.rewards + (reward,)  # noqa: RUF005 - unpacking takes twice as long
+        terminated = lake.over[state.cell]
+        truncated = not terminated and (state.moves >= self._most_moves or len(rewards) >= self.turns)
+        # Built anew, for dataclasses.replace would take half the time of the whole step.
+        return Episode(
+            episode.task,
+            episode.seed,
+            state,
+            "" if terminated or truncated else self._observation(lake, state, rewards),
+            rewards,
+            terminated,
+            truncated,
+            found,
+            state.walk if state.moves else None,
         )
 
     def enumerate(self, task: Task) -> list[str] | None:
@@ -235,8 +242,8 @@ class FrozenLake:
         if not plan.actions:
             return None
         lake = lake_of(task)
-        walk = self._carry_out(lake, plan.actions, None)[-1].walk
-        return " ".join(legs(walk, lake.size)[:MOST_LEGS]) or "stay"
+        walk = _moved(lake, _start(lake), plan.actions).walk.split("-")
+        return " ".join(legs([lake.names.index(name) for name in walk], lake.size)[:MOST_LEGS]) or "stay"
 
     def habitual(self, sketch: str) -> bool:
         """Whether it is straight on, or horizontal and then vertical."""
@@ -245,14 +252,17 @@ class FrozenLake:
     def render(self, task: Task, text: str = "") -> list[Frame]:
         """The lake, then one frame a move, in RAGEN's symbols; chance is that of ``reset(task)``."""
         lake, plan = lake_of(task), self._read(text, self._most_moves)
-        states = self._carry_out(lake, plan.actions, 0)
-        frames = [_frame("start", lake, lake.start)]
-        for before, after, action in zip(states, states[1:], plan.actions, strict=False):
-            meant = lake.outcomes(before.cell, ACTIONS.index(action), slippery=False)
-            slipped = "" if after.cell in meant else ", slipped"
-            ending = {"G": ": at the goal", "H": ": into a hole"}.get(lake.cells[after.cell], "")
-            more = "; the plan goes on" if after is states[-1] and self._goes_on(plan, after) else ""
-            frames.append(_frame(f"{after.moves}. {action}{slipped}{ending}{more}", lake, after.cell))
+        state, frames = self._begin(lake, 0), [_frame("start", lake, lake.start)]
+        for number, action in enumerate(plan.actions, start=1):
+            before, state = state, _moved(lake, state, [action])
+            meant = lake.outcomes(before.cell, _NUMBERS[action], slippery=False)
+            slipped = "" if state.cell in meant else ", slipped"
+            ending = {"G": ": at the goal", "H": ": into a hole"}.get(lake.cells[state.cell], "")
+            over = lake.over[state.cell] or number == len(plan.actions)
+            more = "; the plan goes on" if over and self._goes_on(plan, state) else ""
+            frames.append(_frame(f"{number}. {action}{slipped}{ending}{more}", lake, state.cell))
+            if over:
+                break
         return frames
 
     def _draw(self, generator: np.random.Generator) -> Lake | None:
@@ -273,29 +283,17 @@ class FrozenLake:
         """Whether a plan that has to be exact has actions beyond those that led to ``state``."""
         return self._exact and plan.known > state.moves
 
-    def _carry_out(self, lake: Lake, actions: Sequence[str], seed: int | None) -> list[LakeState]:
-        """All states from the start on; ``seed`` None: without slipping."""
-        start = LakeState(lake.start, (lake.start,))
-        return [start, *self._moves(lake, start, actions, seed)]
+    def _begin(self, lake: Lake, seed: int) -> LakeState:
+        """The state before the first turn, with all the luck of the episode."""
+        return _start(lake, slips_of(lake.rows, seed, self._most_moves) if self._slippery else b"")
 
-    def _moves(self, lake: Lake, state: LakeState, actions: Sequence[str], seed: int | None) -> Iterator[LakeState]:
-        """The state after each action, until it is over."""
-        slippery = self._slippery and seed is not None
-        for action in actions:
-            if lake.ends(state.cell):
-                return
-            outcomes = lake.outcomes(state.cell, ACTIONS.index(action), slippery)
-            cell = outcomes[_slip(seed or 0, state.moves) if slippery else 0]
-            walk = state.walk[: state.walk.index(cell)] if cell in state.walk else state.walk
-            state = LakeState(cell, (*walk, cell), state.moves + 1, state.turns)
-            yield state
-
-    def _observation(self, lake: Lake, state: LakeState, reward: float) -> str:
+    def _observation(self, lake: Lake, state: LakeState, rewards: Sequence[float]) -> str:
         left = self._most_moves - state.moves
         if self._options.answer_format == "plain":
-            return f"at {cell_name(state.cell, lake.size)} left {left}"
+            return f"at {lake.names[state.cell]} left {left}"
+        drawing = "\n".join(lake.drawing(state.cell))
         return (
-            f"Reward:\n{reward:g}\n\nTurn {state.turns + 1}:\nState:\n" + "\n".join(lake.drawing(state.cell)) + "\n"
+            f"Reward:\n{rewards[-1]:g}\n\nTurn {len(rewards) + 1}:\nState:\n{drawing}\n"
             f"You have {left} actions left. {self._format()}"
         )
 
@@ -347,14 +345,37 @@ def lake_of(task: Task) -> Lake:
     return lake_from(tuple(task.data["map"]))
 
 
-@lru_cache(maxsize=65_536)
-def _slip(seed: int, number: int) -> int:
-    """Which of three outcomes action ``number`` (from 0) of an episode has."""
-    return int(stream(seed, "environment", _SLIPS, number).integers(3))
+@lru_cache(maxsize=16_384)
+def slips_of(rows: tuple[str, ...], seed: int, most_moves: int) -> bytes:
+    """The luck of an episode: for each of its actions one of 0, 1, 2, equally likely and independent.
+
+    Lakes that differ at all, and seeds that do, have independent slips; action i slips alike whatever ``most_moves`` is.
+
+    Args:
+        rows: the map, start and goal included.
+        seed: the episode's, 0 .. 2^32 - 1.
+        most_moves: how many actions an episode may hold.
+    """
+    digest = hashlib.sha256("/".join(rows).encode()).digest()
+    words = (int.from_bytes(digest[:4]), int.from_bytes(digest[4:8]))
+    return stream(seed, "environment", _SLIPS, *words).integers(3, size=most_moves, dtype=np.uint8).tobytes()
 
 
-def _key(lake: Lake, state: LakeState) -> str:
-    return "-".join(cell_name(cell, lake.size) for cell in state.walk)
+def _start(lake: Lake, slips: bytes = b"") -> LakeState:
+    return LakeState(lake.start, lake.names[lake.start], slips)
+
+
+def _moved(lake: Lake, state: LakeState, actions: Sequence[str]) -> LakeState:
+    """The state after these actions, or after as many of them as there are until it is over; it is not over before."""
+    cell, walk, slips, moves = state
+    for action in actions:
+        cell = lake.outcomes(cell, _NUMBERS[action], bool(slips))[slips[moves] if slips else 0]
+        name = lake.names[cell]
+        walk = f"{walk[: walk.index(name)]}{name}" if name in walk else f"{walk}-{name}"
+        moves += 1
+        if lake.over[cell]:
+            break
+    return LakeState(cell, walk, slips, moves)
 
 
 def _frame(caption: str, lake: Lake, player: int) -> Frame:

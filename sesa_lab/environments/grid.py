@@ -10,8 +10,8 @@ import html
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
 """Direction -> change of (row, column), in Gymnasium's order: the number of an action is its place here."""
@@ -25,6 +25,12 @@ def cell_name(cell: int, width: int) -> str:
     """``cell`` of a grid ``width`` (at most 26) cells wide and at most 26 high: ``cell_name(7, 5)`` is ``bc``."""
     row, column = divmod(cell, width)
     return chr(ord("a") + row) + chr(ord("a") + column)
+
+
+@cache
+def cell_names(height: int, width: int) -> tuple[str, ...]:
+    """The name of each cell (``cell_name``) of a grid of this size."""
+    return tuple(cell_name(cell, width) for cell in range(height * width))
 
 
 @cache
@@ -61,15 +67,18 @@ def read_actions(text: str, known: Mapping[str, str], answer_format: str) -> lis
     if len(text) > LONGEST_ANSWER:
         return None
     content = text if answer_format == "plain" else _inside_tags(text)
-    actions: list[str | None] = []
-    for piece in _SEPARATORS.split(content or ""):
+    # What separates matters only beside an unknown action; most texts hold none, and are read at once.
+    actions = [known.get(word) for word in content.lower().replace("||", " ").replace(",", " ").split()]
+    if None not in actions:
+        return actions or None
+    actions = []
+    for piece in _SEPARATORS.split(content):
         words = [known.get(word) for word in piece.lower().split()]
         actions += [None] if None in words else words
     return actions or None
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a text says to do.
 
     Attributes:
@@ -93,18 +102,21 @@ def read_plan(text: str, known: Mapping[str, str], answer_format: str, most: int
         most: how many actions count.
     """
     listed = read_actions(text, known, answer_format) or []
-    if answer_format == "plain" and None in listed:
+    if None not in listed:
+        return Plan(tuple(listed[:most]), not listed, len(listed))  # type: ignore[arg-type]  # there is no None
+    if answer_format == "plain":
         return Plan((), invalid=True, known=0)
     first = listed[:most]
     actions = tuple(action for action in first if action is not None)
     return Plan(actions, not actions or len(actions) < len(first), len(listed) - listed.count(None))
 
 
-def _inside_tags(text: str) -> str | None:
+def _inside_tags(text: str) -> str:
+    """What the tags hold; empty where they are missing."""
     begin = text.find("<think>")
     between = _TAGS.search(text, begin) if begin >= 0 else None
     end = text.find("</answer>", between.end()) if between else -1
-    return text[between.end() : end] if between and end >= 0 else None
+    return text[between.end() : end] if between and end >= 0 else ""
 
 
 def legs(cells: Sequence[int], width: int) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from sesa_lab.environments.grid import DIRECTIONS, neighbours
+from sesa_lab.environments.grid import DIRECTIONS, cell_names, neighbours
 
 ACTIONS = tuple(DIRECTIONS)
 MOST_SOLUTIONS = 5_000
@@ -18,6 +18,8 @@ class Lake:
         rows: as in Gymnasium, of S (start), F (frozen), H (hole), G (goal).
         size: cells a side.
         start, goal: cells, numbered row by row.
+        names: of the cells, see ``grid.cell_name``.
+        over: of each cell, whether the episode ends there.
         distance: cell -> length of the shortest plan from there to the goal, moves; of cells that have one.
     """
 
@@ -25,7 +27,10 @@ class Lake:
         cells = "".join(rows)
         self.rows, self.size, self.cells = rows, len(rows), cells
         self.start, self.goal = cells.index("S"), cells.index("G")
+        self.over = tuple(map("GH".__contains__, cells))
+        self.names = cell_names(self.size, self.size)
         self._next = neighbours(self.size, self.size)
+        self._outcomes = _outcomes(self.size)
         self.distance = self._distances()
 
     def outcomes(self, cell: int, action: int, slippery: bool) -> tuple[int, ...]:
@@ -36,12 +41,7 @@ class Lake:
             action: place in ``ACTIONS``.
             slippery: whether the ice is.
         """
-        around = (action - 1, action, action + 1) if slippery else (action,)
-        return tuple(self._next[cell][direction % 4] for direction in around)
-
-    def ends(self, cell: int) -> bool:
-        """Whether it is over there."""
-        return self.cells[cell] in "GH"
+        return self._outcomes[slippery][cell][action]
 
     def plans(self) -> list[list[str]] | None:
         """All shortest plans, without slipping, in the order of ``ACTIONS``; None if more than ``MOST_SOLUTIONS``."""
@@ -104,6 +104,17 @@ class Lake:
                     distance[other] = distance[cell] + 1
                     waiting.append(other)
         return distance
+
+
+@cache
+def _outcomes(size: int) -> tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]:
+    """Where an action may lead, by whether the ice is slippery (0, 1), cell and action."""
+    table = neighbours(size, size)
+    straight = tuple(tuple((other,) for other in around) for around in table)
+    aside = tuple(
+        tuple((around[action - 1], around[action], around[(action + 1) % 4]) for action in range(4)) for around in table
+    )
+    return straight, aside
 
 
 @lru_cache(maxsize=16_384)

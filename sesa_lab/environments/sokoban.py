@@ -20,7 +20,7 @@ from sesa_lab.config import option
 from sesa_lab.environments.contract import check_index, check_open
 from sesa_lab.environments.grid import Plan, cell_name, picture, read_plan
 from sesa_lab.environments.pool import HARD, SPLITS, Pool, split_of
-from sesa_lab.environments.sokoban_rooms import DIRECTIONS, Room, generate, move, parse, reward
+from sesa_lab.environments.sokoban_rooms import DIRECTIONS, PER_ACTION, Room, generate, move, parse, reward
 from sesa_lab.environments.sokoban_solver import LETTERS, Solved, has_plan, solve
 from sesa_lab.errors import InputError
 from sesa_lab.seeding import stream
@@ -89,7 +89,8 @@ class SokobanOptions:
     )
     invalid_penalty: float = option(
         0.0,
-        "turns > 1 only: taken from the reward of a turn that holds an unknown action, or none that is known",
+        "turns > 1 only: taken from the reward of a turn that holds an unknown action, or none that is known; with reward ="
+        " gym at least 0.1 x max_actions / turns, or silence is cheaper than a failed try",
         low=0.0,
         high=100.0,
     )
@@ -117,7 +118,8 @@ class SokobanState:
 
     Attributes:
         room: as it is now.
-        pushes: all pushes so far, each as the box's cell and the direction, e.g. ``bc:right``.
+        pushes: the pushes so far, loops erased, each as the box's cell and the direction, e.g. ``bc:right``.
+        path: the room right before each of ``pushes``.
         moves: actions carried out, those that moved nothing included.
         turns: turns taken.
         last: the last action's effect: ``push``, ``walk``, ``bump``; "" before the first.
@@ -126,6 +128,7 @@ class SokobanState:
 
     room: Room
     pushes: tuple[str, ...] = ()
+    path: tuple[Room, ...] = ()
     moves: int = 0
     turns: int = 0
     last: str = ""
@@ -135,8 +138,10 @@ class SokobanState:
 class Sokoban:
     """The environment; see ``contract.Environment`` for what every environment has.
 
-    A strategy is the sequence of pushes, e.g. ``bc:right,bd:down``; wandering between pushes does not count, nor does what
-    comes after the room is solved. A readable plan that pushes nothing has the strategy ``no push``.
+    A strategy is the sequence of pushes, e.g. ``bc:right,bd:down``, loops erased: where pushes lead back to a position that
+    was there before (the same set of boxes' cells, the player in the same region, as in ``sokoban_solver``), they do not
+    count. Nor does wandering between pushes, nor what comes after the room is solved. A readable plan of which no push is
+    left has the strategy ``no push``.
     """
 
     name = "sokoban"
@@ -158,6 +163,7 @@ class Sokoban:
         limit = min(options.max_actions, options.max_steps)
         self._per_turn = min(options.actions_per_turn, limit) if options.turns > 1 else limit
         self._most = min(limit, options.turns * self._per_turn)
+        self._unread = float(sum([PER_ACTION] * self._most)) if options.reward == "gym" else 0.0
         _check_together(options, self._most)
         self._pool: Pool[Room] = Pool(
             self._draw,
@@ -198,11 +204,13 @@ class Sokoban:
         what it earned if that is less. Its strategy is that of the actions carried out.
 
         ``plain``: a text that holds anything but actions has no strategy. ``tags``: of the actions within the limit
-        unknown ones are skipped, without penalty here; without a known one there is no strategy.
+        unknown ones are skipped, without penalty here; without a known one there is no strategy. What has none earns 0, or
+        with gym-sokoban's rewards what all actions of an episode do that move nothing. No plan earns less (boxes begin off
+        their targets), so that silence never pays better than a failed try.
         """
         plan = self._read(text, self._most)
         if not plan.actions:
-            return Score(0.0, False, None)
+            return Score(self._unread, False, None)
         states = list(_play(SokobanState(room_of(task)), plan.actions))
         return Score(*self._judged(states, plan), _key(states[-1]))
 
@@ -216,6 +224,10 @@ class Sokoban:
         The first ``actions_per_turn`` actions count; of these, unknown ones are skipped (``plain``: they make the whole
         turn unreadable). The reward shown with the next state is the one recorded, penalty included (``tags``; ``plain``
         tells where player and boxes are and the actions left). A single turn (``turns`` = 1) is judged as ``score`` does.
+
+        Of several turns, one that cannot be read costs ``invalid_penalty`` and no action, as in RAGEN. With gym-sokoban's
+        rewards and a penalty below 0.1 x actions / turns, silence to the end therefore costs less than the worst failed
+        episode: in ``PAPER``, as in RAGEN, 5 x 0.1 against 10 x 0.1.
         """
         check_open(episode)
         state, plan = episode.state, self._read(text, self._per_turn)
@@ -250,7 +262,7 @@ class Sokoban:
         return self._written(str(self._solved(task).shortest))
 
     def sketch(self, task: Task, text: str) -> str | None:
-        """The directions of the pushes, equal neighbours merged, at most the first ``MOST_LEGS``: "right down".
+        """The directions of the strategy's pushes, equal neighbours merged, at most the first ``MOST_LEGS``: "right down".
 
         With several boxes in the order of the pushes, whichever box they move. ``no push`` without any.
         """
@@ -304,6 +316,8 @@ class Sokoban:
 
     def _judged(self, states: Sequence[SokobanState], plan: Plan) -> tuple[float, bool]:
         """What the actions that led to these states, one each, earn; and whether they succeed."""
+        if self.turns == 1 and not states:
+            return self._unread, False
         solved = bool(states) and states[-1].room.solved
         earned = float(sum(state.reward for state in states)) if self._options.reward == "gym" else float(solved)
         return (min(0.0, earned), False) if self._goes_on(plan, states) else (earned, solved)
@@ -389,7 +403,7 @@ def _check_together(options: SokobanOptions, most: int) -> None:
     if options.turns == 1 and options.invalid_penalty:
         raise InputError(
             f"invalid_penalty = {options.invalid_penalty:g} makes no sense with turns = 1: a plan that cannot be read earns"
-            " 0; use invalid_penalty = 0, or more turns"
+            " 0, or with reward = gym as little as any plan; use invalid_penalty = 0, or more turns"
         )
 
 
@@ -400,11 +414,21 @@ def _play(state: SokobanState, actions: Sequence[str]) -> Iterator[SokobanState]
             return
         before = state.room
         room, effect = move(before, DIRECTIONS.index(action))
-        pushes = state.pushes
+        pushes, path = state.pushes, state.path
         if effect == "push":  # the player now stands where the box stood
-            pushes = (*pushes, f"{cell_name(room.player, room.width)}:{action}")
-        state = SokobanState(room, pushes, state.moves + 1, state.turns, effect, reward(before, room))
+            pushes, path = (*pushes, f"{cell_name(room.player, room.width)}:{action}"), (*path, before)
+            back = _place(room, path)
+            pushes, path = pushes[:back], path[:back]
+        state = SokobanState(room, pushes, path, state.moves + 1, state.turns, effect, reward(before, room))
         yield state
+
+
+def _place(room: Room, path: Sequence[Room]) -> int:
+    """Where on the path the position of ``room`` was met; its length where it was not."""
+    for place, other in enumerate(path):
+        if other.boxes == room.boxes and other.region >> room.player & 1:
+            return place
+    return len(path)
 
 
 def _key(state: SokobanState) -> str:

@@ -23,6 +23,7 @@ from sesa_lab.environments.grid import cell_name
 DIRECTIONS = ("up", "down", "left", "right")
 MOST_REVERSED = 20_000  # states of reverse play; a room of one box has at most a few thousand
 CHANGE_DIRECTION = 0.35  # probability a step of the walk that carves the floor; gym-sokoban's default
+PER_ACTION = -0.1  # gym-sokoban's reward for an action, whatever comes of it
 
 # What a step of the walk carves, as (row, column) offsets from where it stands.
 _MASKS = (
@@ -63,6 +64,11 @@ class Room:
     def solved(self) -> bool:
         """Every box stands on a target (there are as many of the one as of the other)."""
         return self.boxes == self.targets
+
+    @property
+    def region(self) -> int:
+        """The set of cells the player can walk to."""
+        return region(self.floor & ~self.boxes, self.player, self.width)
 
     @property
     def deltas(self) -> tuple[int, int, int, int]:
@@ -118,6 +124,22 @@ def cells(group: int) -> Iterator[int]:
         group ^= lowest
 
 
+def region(free: int, player: int, width: int) -> int:
+    """The set of cells the player can walk to.
+
+    Args:
+        free: set of the floor cells without a box.
+        player: where the player stands, one of them.
+        width: of the room.
+    """
+    found = 1 << player
+    while True:
+        grown = (found | found << 1 | found >> 1 | found << width | found >> width) & free
+        if grown == found:
+            return found
+        found = grown
+
+
 def move(room: Room, direction: int) -> tuple[Room, str]:
     """The room after one action, and what it was: ``push``, ``walk`` or ``bump`` (nothing moves).
 
@@ -145,7 +167,7 @@ def reward(before: Room, after: Room) -> float:
 
     A push from target to target is neither. The order of the sums is gym-sokoban's, so that floats are equal to the last bit.
     """
-    total = -0.1
+    total = PER_ACTION
     now, then = ((room.boxes & room.targets).bit_count() for room in (after, before))
     if now > then:
         total += 1

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
-from sesa_lab.environments.sokoban_rooms import Room, cells
+from sesa_lab.environments.sokoban_rooms import Room, cells, region
 
 SLACK = 2  # pushes that a solution may have beyond the fewest
 MOST_SOLUTIONS = 2_000
@@ -225,25 +225,19 @@ class Search:
 
     def _pushes(self, position: Position) -> list[Edge]:
         """Every push that leaves a box on no dead cell, boxes in reading order, then in the order of ``DIRECTIONS``."""
-        boxes, region = position
+        boxes, reached = position
         free = self._alive & ~boxes
         edges = []
         for cell in cells(boxes):
             for direction, delta in enumerate(self._deltas):
-                if region >> cell - delta & 1 and free >> cell + delta & 1:
+                if reached >> cell - delta & 1 and free >> cell + delta & 1:
                     after = boxes ^ (1 << cell) ^ (1 << cell + delta)
                     edges.append((cell, direction, (after, self._region(after, cell))))
         return edges
 
     def _region(self, boxes: int, player: int) -> int:
         """The set of cells the player can walk to."""
-        free, width = self._room.floor & ~boxes, self._room.width
-        region = 1 << player
-        while True:
-            grown = (region | region << 1 | region >> 1 | region << width | region >> width) & free
-            if grown == region:
-                return region
-            region = grown
+        return region(self._room.floor & ~boxes, player, self._room.width)
 
     def _bound(self, boxes: int) -> int:
         """A lower bound of the pushes still needed; at least ``_FAR`` where there is no way."""

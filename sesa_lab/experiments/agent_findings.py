@@ -87,6 +87,24 @@ def sketches(results: Results, steps: int = 20) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def distinct_sketches(results: Results, steps: int = 20) -> pd.DataFrame:
+    """How many sketches of a group differ from all earlier ones of it, over the first and the last ``steps`` steps.
+
+    Returns:
+        Columns arm, seed, first and last (mean distinct sketches a group), sketches (a group's all together).
+    """
+    rows = []
+    for arm in with_sketches(results):
+        for seed, run in results.of(arm):
+            found = {}
+            for name, window in (("first", range(1, steps + 1)), ("last", _window(run, steps))):
+                drafted = run.read_sketches(["step", "group", "repeats"], window).groupby(["step", "group"])["repeats"]
+                found[name] = float((drafted.size() - drafted.sum()).mean())
+                found["sketches"] = float(drafted.size().mean())
+            rows.append({"arm": arm, "seed": seed, **found})
+    return pd.DataFrame(rows)
+
+
 def common_sketches(results: Results, arm: str, top: int = 10, steps: int = 20) -> pd.DataFrame:
     """The sketches that most solutions of the last ``steps`` steps follow, all seeds together, and how these fare."""
     parts = [run.read_rollouts(["sketch", "success"], _window(run, steps)).dropna() for _, run in results.of(arm)]

@@ -1,8 +1,8 @@
 """The agents' experiments: who is compared with whom on Countdown, FrozenLake and Sokoban, at equal candidates.
 
 Every arm starts from the same lab policy, draws ``groups x group_size`` candidates a step for equally many steps and is
-judged without sketches on tasks of the test split, which nothing else reads. Learning rates were searched on validation
-tasks with seeds that no experiment reports, on one grid for every arm; ``LEARNING_RATES`` holds what was found.
+judged without sketches on tasks of the test split, which nothing else reads. Learning rates are searched on validation
+tasks with seeds that no experiment reports, on one grid for every arm; ``LEARNING_RATES`` holds what is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sesa_lab.experiments.jobs import Job
-from sesa_lab.experiments.matrix import Arm, jobs_for
+from sesa_lab.experiments.matrix import Arm, Sections, jobs_for
 
 TASKS: dict[str, dict[str, int]] = {
     "countdown": {"max_tokens": 16, "sketch_tokens": 12},
@@ -24,11 +24,24 @@ TASKS: dict[str, dict[str, int]] = {
 BASES = ("ordinary", "habit")
 """Lab policies of each task: direct answers reach every strategy, or only a few that sketches go beyond."""
 
+SEEDS = (1, 2, 3, 4, 5)
+"""Of the arms that are reported. 0 is left out: the lab policies, and their demonstrations, were made with it."""
+
 SEARCH_SEEDS = (100,)
-SEARCH_GRID = (3e-4, 1e-3, 3e-3)
+SEARCH_GRID = (1e-4, 3e-4, 1e-3)
+"""Learning rates, the same for every arm. 3e-3, tried on Sokoban from its strict base, wrecks every arm alike."""
+
+SIBLINGS = {
+    "sesa-positive": "mixed-unsolved-novelty",
+    "mixed": "mixed-unsolved",
+    "mixed-novelty": "mixed-unsolved-novelty",
+    "mixed-iid": "mixed-unsolved",
+    "mixed-unsolved-iid": "mixed-unsolved",
+}
+"""Arm that is not searched itself -> the one whose learning rate it takes."""
 
 BASE: dict[str, dict[str, Any]] = {
-    "run": {"steps": 100, "groups": 16, "evaluate_every": 20, "checkpoint_every": 100},
+    "run": {"steps": 60, "groups": 16, "evaluate_every": 15, "checkpoint_every": 60},
     "sampler": {"group_size": 16},
     "update": {"minibatches": 2},
     "evaluation": {"eval_tasks": 32, "eval_samples": 64, "test_tasks": 128, "test_guided": "yes"},
@@ -36,6 +49,8 @@ BASE: dict[str, dict[str, Any]] = {
 
 _OFF = {"correction": "positive_only", "correction_scope": "off_policy"}
 _MIXED = {"name": "sesa", "on_policy_fraction": 0.75}
+_BOTH = {"conditioning": "task+sketch", **_OFF}
+_UNSOLVED = {**_BOTH, "transfer": "unsolved"}
 
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {"run": {"steps": 0}},
@@ -43,18 +58,17 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "parallel-novelty": {"update": {"repeats": "zero"}},
     "parallel-positive": {"update": {"repeats": "count", "correction": "positive_only"}},
     "sesa-paper": {"sampler": {"name": "sesa"}, "update": {"repeats": "count"}},
-    "sesa-positive": {
-        "sampler": {"name": "sesa"},
-        "update": {"repeats": "zero", "conditioning": "task+sketch", **_OFF},
-    },
-    "mixed": {"sampler": _MIXED, "update": {"repeats": "count", "conditioning": "task+sketch", **_OFF}},
-    "mixed-iid": {
-        "sampler": {**_MIXED, "drafting": "iid"},
-        "update": {"repeats": "count", "conditioning": "task+sketch", **_OFF},
-    },
-    "mixed-novelty": {"sampler": _MIXED, "update": {"repeats": "zero", "conditioning": "task+sketch", **_OFF}},
+    "sesa-positive": {"sampler": {"name": "sesa"}, "update": {"repeats": "zero", **_BOTH}},
+    "mixed": {"sampler": _MIXED, "update": {"repeats": "count", **_BOTH}},
+    "mixed-iid": {"sampler": {**_MIXED, "drafting": "iid"}, "update": {"repeats": "count", **_BOTH}},
+    "mixed-novelty": {"sampler": _MIXED, "update": {"repeats": "zero", **_BOTH}},
+    "mixed-unsolved": {"sampler": _MIXED, "update": {"repeats": "count", **_UNSOLVED}},
+    "mixed-unsolved-iid": {"sampler": {**_MIXED, "drafting": "iid"}, "update": {"repeats": "count", **_UNSOLVED}},
+    "mixed-unsolved-novelty": {"sampler": _MIXED, "update": {"repeats": "zero", **_UNSOLVED}},
 }
-"""Name -> what makes the arm what it is."""
+"""Name -> what makes the arm what it is. "mixed": 12 of 16 candidates are drawn without a sketch, 4 with one. What a guided
+candidate found is trained given its sketch; given the task alone too: in every group, or ("unsolved") only where no
+candidate drawn without a sketch succeeded."""
 
 LABELS = {
     "base": "base, not trained",
@@ -66,13 +80,42 @@ LABELS = {
     "mixed": "mixed",
     "mixed-iid": "mixed, i.i.d. sketches",
     "mixed-novelty": "mixed + novelty",
+    "mixed-unsolved": "mixed, where unsolved",
+    "mixed-unsolved-iid": "mixed, where unsolved, i.i.d. sketches",
+    "mixed-unsolved-novelty": "mixed + novelty, where unsolved",
+    "half-unsolved": "half mixed, where unsolved",
+    "half-unsolved-iid": "half mixed, where unsolved, i.i.d. sketches",
 }
-"""What charts call the arms."""
+"""What charts call the arms, those of ``agent_studies`` included."""
 
-HEADLINE = ("base", "parallel", "parallel-novelty", "sesa-paper", "mixed-novelty")
+HEADLINE = ("base", "parallel", "parallel-novelty", "sesa-paper", "mixed-unsolved", "mixed-unsolved-novelty")
 """The arms of the notebooks' defaults, and those that are run on every seed."""
 
-LEARNING_RATES: dict[str, float] = dict.fromkeys(ARMS, 1e-3)
+# One line an arm, one column a base (ordinary, habit), as `sesa-lab experiment agents-search` prints it; 1e-3 throughout
+# until its runs are there.
+_RATES: dict[str, tuple[float, float]] = {
+    "parallel": (1e-3, 1e-3),
+    "parallel-novelty": (1e-3, 1e-3),
+    "parallel-positive": (1e-3, 1e-3),
+    "sesa-paper": (1e-3, 1e-3),
+    "mixed-unsolved": (1e-3, 1e-3),
+    "mixed-unsolved-novelty": (1e-3, 1e-3),
+}
+
+LEARNING_RATES: dict[tuple[str, str], float] = {
+    (base, name): rate for name, rates in _RATES.items() for base, rate in zip(BASES, rates, strict=True)
+}
+"""(base, arm) -> its learning rate, one for the three tasks together. ``rate_of`` says what the other arms have."""
+
+
+def rate_of(base: str, name: str) -> float:
+    """The learning rate of an arm on a base policy, its own or its sibling's (``SIBLINGS``).
+
+    Every arm without sketches is searched itself, and so is the paper's rule. Arms of i.i.d. sketches take the rate of the same
+    arm with sequential ones, so that how sketches are drafted is all that tells the two apart. A policy that is neither of
+    ``BASES`` was not searched; its arms take the rates of the habit base.
+    """
+    return LEARNING_RATES[base if base in BASES else "habit", SIBLINGS.get(name, name)]
 
 
 def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:
@@ -87,24 +130,40 @@ def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def arm(task: str, name: str, rate: float | None = None) -> Arm:
-    """The arm ``name`` for one task, at its searched learning rate or at ``rate``."""
+def arm(task: str, base: str, name: str, rate: float | None = None) -> Arm:
+    """The arm ``name`` for one task and base policy, at the learning rate of ``rate_of`` or at ``rate``."""
     changes = {section: dict(values) for section, values in ARMS[name].items()}
     if changes.get("sampler", {}).get("name") == "sesa":
         changes["sampler"]["sketch_tokens"] = TASKS[task]["sketch_tokens"]
     if name != "base":
-        changes.setdefault("update", {})["learning_rate"] = LEARNING_RATES[name] if rate is None else rate
+        changes.setdefault("update", {})["learning_rate"] = rate_of(base, name) if rate is None else rate
     return Arm(name if rate is None else f"{name}@{rate:g}", changes)
+
+
+def variant(of: Arm, name: str, changes: Sections) -> Arm:
+    """The arm ``of`` under another name, with some settings changed."""
+    return Arm(name, {key: {**of.changes.get(key, {}), **changes.get(key, {})} for key in {**of.changes, **changes}})
 
 
 def jobs(task: str, base: str, names: Sequence[str], seeds: Sequence[int], steps: int, folder: Path) -> list[Job]:
     """One job an arm and seed."""
-    return jobs_for([arm(task, name) for name in names], seeds, base_of(task, base, steps), folder / f"{task}-{base}")
+    arms = [arm(task, base, name) for name in names]
+    return jobs_for(arms, seeds, base_of(task, base, steps), folder / f"{task}-{base}")
+
+
+def on_validation(shared: Sections) -> Sections:
+    """Config sections by which runs are judged on more validation tasks, and the test split is left alone."""
+    own = {**shared["evaluation"], "test_tasks": 0, "test_guided": "no", "eval_tasks": 64}
+    return {**shared, "evaluation": own}
 
 
 def search(task: str, base: str, names: Sequence[str], steps: int, folder: Path) -> list[Job]:
-    """One job an arm and learning rate of the grid, on the search's own seeds; the test split is left alone."""
-    arms = [arm(task, name, rate) for name in names for rate in SEARCH_GRID if name != "base"]
-    shared = base_of(task, base, steps)
-    shared["evaluation"] = {**shared["evaluation"], "test_tasks": 0, "test_guided": "no", "eval_tasks": 64}
+    """One job an arm and learning rate of the grid, on the search's own seeds; the test split is left alone.
+
+    An arm that is not searched itself stands for the sibling whose rate it takes. Runs are judged at their end only.
+    """
+    searched = dict.fromkeys(SIBLINGS.get(name, name) for name in names if name != "base")
+    arms = [arm(task, base, name, rate) for name in searched for rate in SEARCH_GRID]
+    shared = on_validation(base_of(task, base, steps))
+    shared = {**shared, "run": {**shared["run"], "evaluate_every": steps}}
     return jobs_for(arms, SEARCH_SEEDS, shared, folder / f"search-{task}-{base}")

@@ -15,8 +15,11 @@ from IPython.display import display
 
 from sesa_lab import plots, runs
 from sesa_lab.errors import InputError
+from sesa_lab.experiments import agents, path_exploration
 from sesa_lab.experiments.jobs import Job
-from sesa_lab.experiments.path_exploration import LABELS
+
+LABELS = {**path_exploration.LABELS, **agents.LABELS}
+"""What the curves call the arms of either kind of experiment; no name is of both."""
 
 
 class LiveCurves:

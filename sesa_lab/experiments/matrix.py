@@ -54,13 +54,19 @@ def jobs_for(arms: Sequence[Arm], seeds: Sequence[int], base: Sections, folder: 
 
 
 def digest(config: Config) -> str:
-    """Eight hexadecimal digits of the config's content.
+    """Eight hexadecimal digits of what in the config differs from its defaults.
 
-    Of a starting adapter's path only the run, ``checkpoints`` and the step count: the same run seen from another folder
-    is the same. What the run itself was is in its own name's digest.
+    So a setting that is added later leaves the digests of old runs as they are. Of a starting adapter's path only the run,
+    ``checkpoints`` and the step count: the same run seen from another folder is the same. What the run itself was is in its
+    own name's digest.
     """
-    content = config.to_dict()
-    content["policy"]["adapter"] = "/".join(Path(config.policy.adapter).parts[-3:])
+    usual = Config().to_dict()
+    content = {
+        section: {name: value for name, value in values.items() if value != usual[section][name]}
+        for section, values in config.to_dict().items()
+    }
+    if config.policy.adapter:
+        content["policy"]["adapter"] = "/".join(Path(config.policy.adapter).parts[-3:])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sesa_lab.errors import InputError, suggest
-from sesa_lab.experiments import agent_tables, agents
+from sesa_lab.experiments import agent_search, agent_studies, agent_tables, agent_verdicts, agents
+from sesa_lab.experiments import agent_study_tables as shown
 from sesa_lab.experiments import path_exploration as arms
 from sesa_lab.experiments.jobs import Job, execute
-from sesa_lab.experiments.matrix import Arm, jobs_for, read
+from sesa_lab.experiments.matrix import jobs_for, read
 from sesa_lab.experiments.tables import picked, summary
 
 
@@ -28,12 +28,19 @@ class Stage:
         jobs: likewise those it reports; an agents' stage takes ``arms`` as well.
         show: (jobs, steps) -> prints what came out and returns it as a table.
         by_arm: whether ``jobs`` takes ``arms``.
+        estimates: whether the table is one of estimates (``agent_tables.estimates_of``), which can be written to a file.
+        figure: jobs -> a plotly figure that is written beside that file.
+        seeds, steps: where none are given.
     """
 
     first: Callable[[Path, Sequence[int], int], list[Job]]
     jobs: Callable[..., list[Job]]
     show: Callable[[list[Job], int], pd.DataFrame]
     by_arm: bool = False
+    estimates: bool = False
+    figure: Callable[[list[Job]], Any] | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 100
 
 
 def _base(steps: int, **options: Any) -> dict[str, dict[str, Any]]:
@@ -169,17 +176,12 @@ def agent_jobs(
         job
         for part, own in parts
         for job in jobs_for(
-            [_changed(agents.arm(task, name), settings or {}) for name in part],
+            [agents.variant(agents.arm(task, base, name), name, settings or {}) for name in part],
             own,
             shared,
             folder / f"{task}-{Path(base).name}",
         )
     ]
-
-
-def _changed(arm: Arm, settings: Mapping[str, Mapping[str, Any]]) -> Arm:
-    sections = {*arm.changes, *settings}
-    return Arm(arm.name, {name: {**arm.changes.get(name, {}), **settings.get(name, {})} for name in sections})
 
 
 def agent_policies(task: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
@@ -221,18 +223,32 @@ def _last(jobs: list[Job], steps: int) -> pd.DataFrame:
     return evaluations[evaluations["step"] == steps]
 
 
+def _show_agent_search(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """Every rate of every arm on either base, and the rates that are picked, ready to be pasted into ``agents``."""
+    last = _last(jobs, steps)
+    print(agent_search.table(last).to_string())
+    print(f"\n* picked, in the order of {' and '.join(agents.BASES)}:\n{agent_search.pasted(last)}")
+    return agent_search.picked(last)
+
+
 def _show_agents(jobs: list[Job], steps: int) -> pd.DataFrame:
     """What each arm reached on test tasks and what it differs from parallel by, base by base; returns all estimates."""
     parts = []
-    for _, own in groupby(jobs, key=lambda job: job.folder.parent):
-        results = agent_tables.load(list(own))
+    for results in shown.by_policy(jobs):
         direct = agent_tables.differences(results.direct)
         for found in (agent_tables.table(results), direct, agent_tables.table(results, guided=True)):
             print(found.to_string(), end="\n\n")
-        print(agent_tables.conclusion(results), end="\n\n")
+        for spent, unit in (("tokens_total", "sampled tokens"), ("seconds_total", "seconds (of a shared machine)")):
+            budget, read_off = agent_tables.at_equal(results, spent)
+            print(f"validation tasks, at {budget:,.0f} {unit}:")
+            print(agent_tables.differences(read_off).to_string(), end="\n\n")
+        print(agent_verdicts.conclusion(results), end="\n\n")
         parts.append(agent_tables.estimates(results))
     return pd.concat(parts, ignore_index=True)
 
+
+_STEPS = agents.BASE["run"]["steps"]
+_study = partial(Stage, estimates=True, seeds=agents.SEEDS, steps=_STEPS)
 
 STAGES = {
     "search": Stage(_none, _search, _show_search),
@@ -241,16 +257,23 @@ STAGES = {
     "headline": Stage(_none, headline, _show),
     "rival": Stage(_none, rival, _show),
     "revival": Stage(collapsed, revived, _show),
-    **{f"agents-{task}": Stage(_none, partial(agent_policies, task), _show_agents, True) for task in agents.TASKS},
-    "agents-search": Stage(_none, _agent_search, _show_search, True),
+    **{
+        f"agents-{task}": _study(_none, partial(agent_policies, task), _show_agents, by_arm=True)
+        for task in agents.TASKS
+    },
+    "agents-search": Stage(_none, _agent_search, _show_agent_search, by_arm=True, seeds=agents.SEEDS, steps=_STEPS),
+    "agents-revival": _study(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
+    "agents-drafting": _study(_none, agent_studies.drafting, shown.show_drafting),
+    "agents-habit": _study(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),
+    "agents-options": _study(_none, agent_studies.options, shown.show_options, seeds=agent_studies.OPTIONS_SEEDS),
 }
 
 
 def run(
     name: str,
     folder: Path,
-    seeds: Sequence[int],
-    steps: int,
+    seeds: Sequence[int] | None,
+    steps: int | None,
     workers: int | None = None,
     arms: str = "",
     out: Path | None = None,
@@ -260,11 +283,11 @@ def run(
     Args:
         name: a key of ``STAGES``.
         folder: where run folders are.
-        seeds: of every arm; searches have their own.
-        steps: of training.
+        seeds: of every arm; None: the stage's own. Searches have theirs whatever is given.
+        steps: of training; None: the stage's own.
         workers: processes side by side; None: one a core.
-        arms: an agents' stage: as ``chosen_arms`` takes them; empty: all.
-        out: an agents' stage: also write its estimates to this CSV file.
+        arms: a stage ``by_arm``: as ``chosen_arms`` takes them; empty: all.
+        out: a stage of ``estimates``: also write them to this CSV file, and its figure, if it has one, beside it as HTML.
 
     Raises:
         InputError: unknown stage or arms, bad seeds, options that do not belong to the stage, or a run that failed.
@@ -272,12 +295,18 @@ def run(
     if name not in STAGES:
         raise InputError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
     stage = STAGES[name]
-    if (arms and not stage.by_arm) or (out is not None and stage.show is not _show_agents):
-        raise InputError(f"stage {name} takes neither --arms nor --out: these belong to the stages agents-TASK")
+    for option, given, takes in (("--arms", arms, "by_arm"), ("--out", out, "estimates")):
+        if given and not getattr(stage, takes):
+            known = ", ".join(other for other, its in STAGES.items() if getattr(its, takes))
+            raise InputError(f"stage {name} takes no {option}; those that do: {known}")
+    seeds = stage.seeds if seeds is None else seeds
+    steps = stage.steps if steps is None else steps
     jobs = stage.jobs(folder, seeds, steps, **({"arms": arms} if arms else {}))
     execute(stage.first(folder, seeds, steps), workers, f"{name}, first part")
     execute(jobs, workers, name)
     found = stage.show(jobs, steps)
     if out is not None:
         agent_tables.write([found], out)
+        if stage.figure is not None:
+            stage.figure(jobs).write_html(out.with_suffix(".html"))
     return found

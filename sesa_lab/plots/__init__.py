@@ -6,7 +6,7 @@ A report recolours figures for dark pages; ``layout.meta["dark"]`` holds what a 
 """
 
 from sesa_lab.plots.gallery import Replay, gallery, text_frame
-from sesa_lab.plots.lines import axis, bars, curves
+from sesa_lab.plots.lines import axis, bars, curves, panels
 from sesa_lab.plots.theme import BANDS, COLOURS, TEMPLATE, escape, provenance
 from sesa_lab.plots.tree import MASS_DARK, MASS_LIGHT, tree
 
@@ -22,6 +22,7 @@ __all__ = [
     "curves",
     "escape",
     "gallery",
+    "panels",
     "provenance",
     "text_frame",
     "tree",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from sesa_lab.errors import InputError
 from sesa_lab.plots.theme import BANDS, COLOURS, caption_or, escape, finish, need
@@ -156,6 +157,45 @@ def axis(along: pd.DataFrame, label: str, x: str, caption: str | None = None) ->
     figure.update_yaxes(title=escape(label))
     bars_mean = "bars: 95 % interval over seeds"
     return finish(figure, label, caption_or(caption, None, bars_mean), height=330, top=_room_above(figure))
+
+
+def panels(along: pd.DataFrame, x: str, title: str, caption: str | None = None) -> go.Figure:
+    """Estimates with intervals along one axis, several measures side by side, one line an arm in every panel.
+
+    Args:
+        along: columns arm, panel (what its panel shows), ``x``, mean, low, high, n; one row an (arm, panel, x).
+        x: the axis that all panels share; bars of one x stand side by side, so that they do not hide each other.
+        title: of the figure.
+        caption: see ``provenance``; None: that the runs were not stated.
+    """
+    need(along, "arm", "panel", x, "mean", "low", "high", "n")
+    names, arms = list(along["panel"].unique()), list(along["arm"].unique())
+    figure = make_subplots(rows=1, cols=len(names), horizontal_spacing=0.3 / max(2, len(names)))
+    apart = 0.01 * float(along[x].max() - along[x].min())
+    for (arm, panel), part in along.groupby(["arm", "panel"], sort=False):
+        i, rows = arms.index(arm), part.sort_values(x)
+        figure.add_scatter(
+            x=rows[x].to_numpy(dtype=float) + apart * (i - (len(arms) - 1) / 2),
+            y=rows["mean"].to_numpy(dtype=float),
+            error_y={
+                "type": "data",
+                "array": (rows["high"] - rows["mean"]).to_numpy(dtype=float),
+                "arrayminus": (rows["mean"] - rows["low"]).to_numpy(dtype=float),
+            },
+            name=escape(arm),
+            legendgroup=escape(arm),
+            showlegend=panel == names[0],
+            line={"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i % len(DASHES)], "width": 2},
+            customdata=[html.escape(text(r.mean, r.low, r.high, int(r.n))) for r in rows.itertuples(index=False)],
+            hovertemplate=f"{escape(x)} %{{x:.2g}}<br>%{{customdata}}",
+            row=1,
+            col=names.index(panel) + 1,
+        )
+    for col, name in enumerate(names, start=1):
+        figure.update_yaxes(title=escape(name), row=1, col=col)
+    figure.update_xaxes(title=escape(x))
+    bars_mean = "bars: 95 % interval over seeds"
+    return finish(figure, title, caption_or(caption, None, bars_mean), height=330, top=_room_above(figure))
 
 
 def _room_above(figure: go.Figure) -> int:

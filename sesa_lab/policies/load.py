@@ -69,14 +69,15 @@ def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, An
         seed: run seed; fixes the adapter's initial weights.
 
     Raises:
-        InputError: no such model, a folder without weights or tokenizer, a lab policy made for another environment.
+        InputError: no such model, a folder without weights or tokenizer, a lab policy made for another environment or for
+            other options of it.
     """
     folder = resolve(config.model, environment, options)
     if config.adapter:
         _check_adapter(config.adapter)  # before the weights are read, which may take minutes
     card = read_card(folder)
-    if card is not None and card["environment"] != environment:
-        raise InputError(f"{folder} is a lab policy for environment {card['environment']!r}, not for {environment!r}")
+    if card is not None:
+        _check_card(folder, card, environment, options)
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
     model, tokenizer = _read(folder, getattr(torch, config.dtype), device)
     if card is None and not tokenizer.chat_template:
@@ -136,6 +137,19 @@ def lab_policy_for(environment: str, options: Mapping[str, Any]) -> Path:
         f"no lab policy was pre-trained for {environment} with these options. Shipped: {made}. Change the options, or"
         f" make one: sesa-lab pretrain --environment {environment} --out data/policies/NAME --option ..."
     )
+
+
+def _check_card(folder: str, card: Mapping[str, Any], environment: str, options: Mapping[str, Any]) -> None:
+    """Refuse a lab policy for tasks that it was not made for: it would answer, and know nothing of them."""
+    if card["environment"] != environment:
+        raise InputError(f"{folder} is a lab policy for environment {card['environment']!r}, not for {environment!r}")
+    wrong = {name: made for name, made in card["options"].items() if options.get(name) != made}
+    if wrong:
+        differences = ", ".join(f"{name} = {made!r}, not {options.get(name)!r}" for name, made in wrong.items())
+        raise InputError(
+            f"{folder} is a lab policy for {environment} with {differences}; change these options of the environment, take"
+            f" another policy, or make one: sesa-lab pretrain --environment {environment} --out FOLDER --option ..."
+        )
 
 
 def read_card(folder: str) -> dict[str, Any] | None:

@@ -59,14 +59,25 @@ def items_of(
     config: UpdateConfig,
     candidates: Sequence[Candidate],
     advantages: Sequence[float],
+    transfers: Sequence[bool] = (),
     sketches: Sequence[Sketch] = (),
     sketch_advantages: Sequence[float] = (),
 ) -> list[Item]:
-    """All items of an optimiser step: first terms of all candidates, then second ones, then sketches."""
+    """All items of an optimiser step: first terms of all candidates, then second ones, then sketches.
+
+    Args:
+        config: ``conditioning`` and the weights are used.
+        candidates: of all groups.
+        advantages: theirs.
+        transfers: whether each one's advantage counts for its first likelihood; empty: all do.
+        sketches: those that are trained.
+        sketch_advantages: theirs.
+    """
     first, second = [], []
-    for n, (candidate, advantage) in enumerate(zip(candidates, advantages, strict=True)):
+    counts = transfers or [True] * len(candidates)
+    for n, (candidate, advantage, transfer) in enumerate(zip(candidates, advantages, counts, strict=True)):
         kind, *more = training_kinds(candidate, config.conditioning)
-        first.append(Item(candidate.turns, kind, n, advantage))
+        first.append(Item(candidate.turns, kind, n, advantage if transfer else 0.0))
         second += [Item(candidate.turns, other, n, advantage, config.context_weight, is_second=True) for other in more]
     drafts = [
         Item((sketch.turn,), "draft", n, advantage, config.sketch_weight, is_sketch=True)
@@ -96,12 +107,12 @@ class Batch:
     scale: torch.Tensor
 
 
-def make_batch(config: Config, items: Sequence[Item], device: torch.device) -> Batch:
+def make_batch(items: Sequence[Item], scale: torch.Tensor, device: torch.device) -> Batch:
     """Pack items under their training contexts.
 
     Args:
-        config: ``update``, ``sampler.max_tokens`` and ``sampler.sketch_tokens`` are used.
-        items: as ``items_of`` gives them.
+        items: of one optimiser step, or those of them that have a gradient.
+        scale: (I,) theirs, as ``token_scale`` gives it for the whole optimiser step.
         device: where the loss is computed.
     """
     turns = [(n, item, turn) for n, item in enumerate(items) for turn in item.turns]
@@ -113,12 +124,14 @@ def make_batch(config: Config, items: Sequence[Item], device: torch.device) -> B
         drawn=torch.tensor(drawn, dtype=torch.float32, device=device),
         advantage=torch.tensor([item.advantage for item in items], dtype=torch.float32, device=device),
         off_policy=torch.tensor(off_policy, dtype=torch.bool, device=device),
-        scale=_scale(config, items).to(device),
+        scale=scale.to(device),
     )
 
 
-def _scale(config: Config, items: Sequence[Item]) -> torch.Tensor:
-    """(I,) weight of an item x its member's token weight.
+def token_scale(config: Config, items: Sequence[Item]) -> torch.Tensor:
+    """(I,) factor of each of an item's tokens: its weight x its member's token weight.
+
+    ``items`` are those of a whole optimiser step; ``update``, ``sampler.max_tokens`` and ``sampler.sketch_tokens`` are used.
 
     Token weights are worked out over the candidates, each counted once however many items it is, and apart from them over the
     sketches: so a second likelihood, or sketches, change nothing in the first one's term.

@@ -28,7 +28,8 @@ def credited(scores: Sequence[Score], repeats: str) -> list[float]:
     Args:
         scores: verdicts on the candidates of one group, in the order drawn.
         repeats: ``count`` leaves rewards as they are; ``zero`` pays nothing for a strategy that an earlier candidate of
-            the group already took. An unreadable answer (strategy None) repeats nothing.
+            the group already took: min(0, reward), so that a penalty stays and no repeat is better off for being one. An
+            unreadable answer (strategy None) repeats nothing.
 
     Returns:
         One reward a candidate.
@@ -37,7 +38,7 @@ def credited(scores: Sequence[Score], repeats: str) -> list[float]:
     rewards = []
     for score in scores:
         repeated = score.strategy is not None and score.strategy in seen
-        rewards.append(0.0 if repeats == "zero" and repeated else score.reward)
+        rewards.append(min(0.0, score.reward) if repeats == "zero" and repeated else score.reward)
         if score.strategy is not None:
             seen.add(score.strategy)
     return rewards
@@ -45,7 +46,7 @@ def credited(scores: Sequence[Score], repeats: str) -> list[float]:
 
 def sketch_rewards(
     candidates: Sequence[Candidate], scores: Sequence[Score], rewards: Sequence[float], count: int, rule: str
-) -> list[float]:
+) -> list[float | None]:
     """What each of a group's sketches earns, from the candidates that follow it.
 
     Args:
@@ -53,18 +54,33 @@ def sketch_rewards(
         scores: the environment's verdicts on them.
         rewards: theirs after the rule for repeats.
         count: sketches of the group.
-        rule: ``best`` or ``mean`` of the candidates' ``rewards``; ``novelty``: the best reward among those whose strategy no
-            earlier candidate took (0 where there is none).
+        rule: ``best`` or ``mean`` of the candidates' ``rewards``; ``novelty``: the best of what the environment gave them,
+            where a strategy that an earlier candidate took earns nothing (``credited`` with ``zero``).
 
     Returns:
-        One reward a sketch; 0 for a sketch that no candidate follows (it was dropped).
+        One reward a sketch; None for a sketch that no candidate follows (it was dropped): nothing is known of it.
     """
     credit = credited(scores, "zero") if rule == "novelty" else list(rewards)
-    found = []
+    found: list[float | None] = []
     for number in range(count):
         own = [r for candidate, r in zip(candidates, credit, strict=True) if number in candidate.sketches]
-        found.append(0.0 if not own else sum(own) / len(own) if rule == "mean" else max(own))
+        found.append(None if not own else sum(own) / len(own) if rule == "mean" else max(own))
     return found
+
+
+def sketch_advantages(rewards: Sequence[float | None], normalise: str) -> list[float]:
+    """``advantages`` among the sketches of a group that have a reward; 0 for the others, which no mean or spread counts."""
+    known = iter(advantages([reward for reward in rewards if reward is not None], normalise))
+    return [0.0 if reward is None else next(known) for reward in rewards]
+
+
+def transfers(candidates: Sequence[Candidate], scores: Sequence[Score], rule: str) -> list[bool]:
+    """Whether each candidate of a group trains the answer given the task alone (``update.transfer``).
+
+    ``always``: all do. ``unsolved``: those drawn with a sketch do only where none drawn without one succeeded.
+    """
+    solved = any(score.success for candidate, score in zip(candidates, scores, strict=True) if not candidate.sketches)
+    return [rule == "always" or not (solved and candidate.sketches) for candidate in candidates]
 
 
 def advantages(rewards: Sequence[float], normalise: str) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from sesa_lab import environments, runs
 from sesa_lab.config import Config
 from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
-from sesa_lab.engines import Sampling, TorchEngine
+from sesa_lab.engines import TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
 from sesa_lab.prompts import Speaker
 from sesa_lab.seeding import stream
+from sesa_lab.training.credit import verdicts
+from sesa_lab.training.held_out import answers, direct, in_split
 from sesa_lab.types import Score, Task
 
 ROWS = 512  # answers scored in one forward pass
@@ -78,7 +81,7 @@ def exact(
 
 
 def evaluate_samples(
-    config: Config, run: str | Path | None, samples: int, tasks: int, ks: Sequence[int]
+    config: Config, run: str | Path | None, samples: int, tasks: int, ks: Sequence[int], split: str | None = None
 ) -> pd.DataFrame:
     """pass@k and coverage@k from samples drawn given the task alone, beside the exact values where answers are enumerable.
 
@@ -86,35 +89,44 @@ def evaluate_samples(
         config: environment, policy, temperature and seed.
         run: a run folder whose last checkpoint's adapter is evaluated; None: the policy as ``config`` names it.
         samples: n, samples a task.
-        tasks: tasks 0..tasks-1 are evaluated.
+        tasks: tasks 0..tasks-1 of the split are evaluated.
         ks: values of k; pass@k and coverage@k are NaN where k > n.
+        split: ``train``, ``validation`` or ``test``; None: validation, or the tasks there are in an environment without splits.
 
     Returns:
         One row a task and k: ``task``, ``k``, ``n``, ``success`` (share), ``pass_at_k``, ``coverage_at_k`` (distinct
         successful strategies), ``exact_coverage`` and ``exact_accuracy`` (NaN where answers cannot be enumerated).
 
     Raises:
-        InputError: samples, tasks or k below 1; a run without a checkpoint.
+        InputError: samples, tasks or k below 1; a run without a checkpoint; a split of an environment that has none.
     """
     if min(samples, tasks, *ks) < 1:
         raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
-    environment = environments.make(config.environment.name, **config.environment.options)
+    environment = _asked(config, split)
     chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
     policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
-    engine = TorchEngine(policy)
     speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids)
+    sampler = direct(config, samples)
+    if environment.enumerate(environment.task(0)) is not None:  # at the temperature of the exact values beside them
+        sampler = dataclasses.replace(sampler, temperature=config.sampler.temperature)
+    streams = partial(stream, config.run.seed, "evaluation")
     rows = []
-    for index in range(tasks):
-        task = environment.task(index)
-        x = speaker.answer(task)
+    for group in answers(TorchEngine(policy), policy, speaker, environment, tasks, sampler, streams):
+        scores = verdicts(environment, group)
         with merged(policy.model):
-            session = engine.start([x]).fork([0] * samples)
-            sampling = Sampling(config.sampler.max_tokens, policy.stop_ids, config.sampler.temperature)
-            drawn = session.sample(sampling, [stream(config.run.seed, "evaluation", index, i) for i in range(samples)])
-            exact_at = _exact(policy, environment, speaker, task, config.sampler.temperature)
-        scores = [environment.score(task, completion.text) for completion in drawn]
-        rows += [{"task": index, **_row(scores, k), **exact_at(k)} for k in ks]
+            exact_at = _exact(policy, environment, speaker, group.task, sampler.temperature)
+        rows += [{"task": group.task.index, **_row(scores, k), **exact_at(k)} for k in ks]
     return pd.DataFrame(rows)
+
+
+def _asked(config: Config, split: str | None) -> Any:
+    """The environment on the tasks of ``split``."""
+    environment = environments.make(config.environment.name, **config.environment.options)
+    if "split" not in environment.options:
+        if split is not None:
+            raise InputError(f"--split {split}: environment {environment.name} has no splits; leave it out")
+        return environment
+    return in_split(config.environment.name, environment.options, split or "validation")
 
 
 def _last(run: str | Path) -> Path:

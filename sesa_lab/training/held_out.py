@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,13 @@ from sesa_lab.diversity import pass_at_k
 from sesa_lab.engines import Engine
 from sesa_lab.policies import Policy, merged
 from sesa_lab.prompts import Speaker
-from sesa_lab.samplers import Request, draw
+from sesa_lab.samplers import Request, Streams, draw
 from sesa_lab.seeding import stream
+from sesa_lab.training import room
 from sesa_lab.training.credit import verdicts
 from sesa_lab.types import Group, Score
 
 KS = (1, 8, 16, 64)
-ROWS = 1024  # answers drawn side by side
 SKETCHES = 8  # most sketches a task where the policy is judged with sketches
 # Positions among the "evaluation" streams of a seed.
 _VALIDATION, _TEST, _TEST_GUIDED = 0, 1, 2
@@ -42,13 +42,15 @@ class Judge:
         """
         self.config, self.engine, self.policy, self.speaker = config, engine, policy, speaker
         splits = ("validation", "test") if config.evaluation.test_tasks else ("validation",)
-        self._environments = {split: self._made(environment, split) for split in splits}
+        name = config.environment.name
+        self._environments = {split: in_split(name, environment.options, split) for split in splits}
 
     def validation(self, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Measures without sketches, and one row a task and strategy: its share of the samples."""
         environment = self._environments["validation"]
         evaluation = self.config.evaluation
-        groups = self._draw(environment, evaluation.eval_tasks, self._direct(), _VALIDATION)
+        sampler = direct(self.config, evaluation.eval_samples)
+        groups = self._draw(environment, evaluation.eval_tasks, sampler, _VALIDATION)
         scores = [verdicts(environment, group) for group in groups]
         return measures(groups, scores), _shares(step, groups, scores)
 
@@ -57,57 +59,116 @@ class Judge:
         evaluation = self.config.evaluation
         if not evaluation.test_tasks:
             return []
-        ways = [(False, self._direct(), _TEST)]
+        ways = [(False, direct(self.config, evaluation.eval_samples), _TEST)]
         if evaluation.test_guided == "yes":
-            ways.append((True, self._guided(), _TEST_GUIDED))
+            ways.append((True, guided(self.config, evaluation.eval_samples), _TEST_GUIDED))
         environment = self._environments["test"]
         found = []
-        for guided, sampler, position in ways:
+        for with_sketches, sampler, position in ways:
             groups = self._draw(environment, evaluation.test_tasks, sampler, position)
             scores = [verdicts(environment, group) for group in groups]
-            found.append({"guided": guided} | measures(groups, scores))
+            found.append({"guided": with_sketches} | measures(groups, scores))
         return found
-
-    def _direct(self) -> SamplerConfig:
-        own = self.config.sampler
-        return SamplerConfig(
-            group_size=self.config.evaluation.eval_samples, temperature=own.temperature, max_tokens=own.max_tokens
-        )
-
-    def _guided(self) -> SamplerConfig:
-        """As many sketches as divide the samples, ``SKETCHES`` at most; drafted as in training if that has sketches."""
-        samples = self.config.evaluation.eval_samples
-        count = max(k for k in range(1, SKETCHES + 1) if samples % k == 0)
-        return dataclasses.replace(
-            self.config.sampler, name="sesa", group_size=samples, expansions=samples // count, on_policy_fraction=0.0
-        )
-
-    def _made(self, training: Any, split: str) -> Any:
-        options = dict(training.options)
-        if "split" in options:
-            options["split"] = split
-        return environments.make(self.config.environment.name, **options)
 
     def _draw(self, environment: Any, tasks: int, sampler: SamplerConfig, position: int) -> list[Group]:
         counters = self.engine.counters
         before = dataclasses.replace(counters)
-        world = environment if environment.turns > 1 else None
-        size = max(1, ROWS // sampler.group_size)
-        groups: list[Group] = []
-        with merged(self.policy.model):
-            for start in range(0, tasks, size):
-                part = [environment.task(i) for i in range(start, min(start + size, tasks))]
-                requests = [Request(task, self.speaker.answer(task)) for task in part]
-                groups += draw(
-                    self.engine, requests, sampler, self.speaker,
-                    partial(_stream, self.config.run.seed, position, start), world,
-                )  # fmt: skip
+        streams = partial(stream, self.config.run.seed, "evaluation", position)
+        groups = answers(self.engine, self.policy, self.speaker, environment, tasks, sampler, streams)
         counters.sampled, counters.prefilled = before.sampled, before.prefilled  # judging costs the run nothing
         return groups
 
 
-def _stream(seed: int, position: int, start: int, group: int, number: int) -> np.random.Generator:
-    return stream(seed, "evaluation", position, start + group, number)
+def in_split(name: str, options: Mapping[str, Any], split: str) -> Any:
+    """The environment ``name`` on the tasks of another split; one without splits as it is."""
+    return environments.make(name, **{**options, "split": split} if "split" in options else options)
+
+
+def direct(config: Config, samples: int) -> SamplerConfig:
+    """How a policy is judged: ``samples`` answers i.i.d. given the task alone."""
+    return SamplerConfig(group_size=samples, temperature=_temperature(config), max_tokens=config.sampler.max_tokens)
+
+
+def guided(config: Config, samples: int) -> SamplerConfig:
+    """How a policy is judged with sketches, one way for all runs, however each draws its own groups.
+
+    As many sketches as divide the samples, ``SKETCHES`` at most, one after another in one list, each kept as it comes.
+    """
+    count = max(k for k in range(1, SKETCHES + 1) if samples % k == 0)
+    return SamplerConfig(
+        name="sesa",
+        group_size=samples,
+        temperature=_temperature(config),
+        max_tokens=config.sampler.max_tokens,
+        expansions=samples // count,
+        drafting="sequential",
+        drafting_form="list",
+        sketch_tokens=config.sampler.sketch_tokens,
+        repeated_sketch="keep",
+    )
+
+
+def _temperature(config: Config) -> float:
+    return config.evaluation.eval_temperature or config.sampler.temperature
+
+
+def answers(
+    engine: Engine,
+    policy: Policy,
+    speaker: Speaker,
+    environment: Any,
+    tasks: int,
+    sampler: SamplerConfig,
+    streams: Streams,
+) -> list[Group]:
+    """One group a task, tasks 0 .. ``tasks`` - 1, drawn with the adapter merged into the base.
+
+    As many rows side by side as memory allows (``room.rows_at_once``), but for sketches never less than a whole group.
+    Where the parts are cut changes results in the last bits at most.
+
+    Args:
+        engine: on the policy's weights.
+        policy: whose answers.
+        speaker: how it is asked.
+        environment: where the tasks come from; of several turns: it plays along.
+        tasks: how many.
+        sampler: how a group is drawn.
+        streams: (task, number within the group) -> a generator of its own.
+
+    Raises:
+        InputError: the model has too few positions.
+    """
+    world = environment if environment.turns > 1 else None
+    asked = [environment.task(index) for index in range(tasks)]
+    requests = [Request(task, speaker.answer(task)) for task in asked]
+    need = room.extent(speaker, environment, sampler, requests)
+    room.check(policy, need)
+    rows = room.rows_at_once(policy, need, sampler.group_size)
+    size = max(1, rows // sampler.group_size)  # tasks side by side
+    most = min(rows, sampler.group_size) if sampler.name == "parallel" else sampler.group_size
+    cuts = [(first, min(most, sampler.group_size - first)) for first in range(0, sampler.group_size, most)]
+    groups: list[Group] = []
+    with merged(policy.model):
+        for start in range(0, tasks, size):
+            drawn = [
+                draw(
+                    engine, requests[start : start + size], dataclasses.replace(sampler, group_size=count), speaker,
+                    partial(_shifted, streams, start, first), world,
+                )
+                for first, count in cuts
+            ]  # fmt: skip
+            groups += [_joined(parts) for parts in zip(*drawn, strict=True)]
+    return groups
+
+
+def _shifted(streams: Streams, start: int, first: int, group: int, number: int) -> np.random.Generator:
+    return streams(start + group, first + number)
+
+
+def _joined(parts: Sequence[Group]) -> Group:
+    """Parts of one i.i.d. group, drawn one after another, as the group."""
+    members = tuple(candidate for part in parts for candidate in part.candidates)
+    return dataclasses.replace(parts[0], candidates=members)
 
 
 def measures(groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> dict[str, Any]:

@@ -16,15 +16,17 @@ import torch
 from sesa_lab import environments
 from sesa_lab.config import Config
 from sesa_lab.engines import TorchEngine
+from sesa_lab.errors import InputError
 from sesa_lab.policies import load_policy, merged
 from sesa_lab.prompts import Speaker
 from sesa_lab.runs import RunWriter
 from sesa_lab.samplers import Request, draw
 from sesa_lab.samplers.sequential import check_world
 from sesa_lab.seeding import stream
-from sesa_lab.training.credit import advantages, credited, sketch_rewards, verdicts
+from sesa_lab.training import room
+from sesa_lab.training.credit import advantages, credited, sketch_advantages, sketch_rewards, transfers, verdicts
 from sesa_lab.training.evaluate import exact
-from sesa_lab.training.held_out import Judge
+from sesa_lab.training.held_out import Judge, guided
 from sesa_lab.training.measure import step_measures
 from sesa_lab.training.table import rollout_rows, sketch_rows
 from sesa_lab.training.update import Report, update
@@ -50,6 +52,7 @@ class Trainer:
         torch.set_num_threads(config.run.threads)
         self.config = config
         self.environment = environments.make(config.environment.name, **config.environment.options)
+        self._check_environment()
         chosen = config.policy if checkpoint is None else config.changed(policy={"adapter": str(checkpoint)}).policy
         self.policy = load_policy(chosen, config.environment.name, self.environment.options, config.run.seed)
         self.engine = TorchEngine(self.policy)
@@ -67,16 +70,33 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
 
+    def _check_environment(self) -> None:
+        """Raises ``InputError`` where the environment is not one to train on, or not with these settings."""
+        split = self.environment.options.get("split", "train")
+        if split != "train":
+            raise InputError(
+                f"environment.options: split = {split!r}: a run is trained on split 'train' alone; validation and test tasks are"
+                " for its evaluations (and `sesa-lab evaluate RUN --split ...`); leave split out"
+            )
+        if self.config.sampler.sketch_scope == "turn" and self.environment.turns == 1:
+            raise InputError(
+                f"sampler.sketch_scope = 'turn' makes no sense with environment {self.environment.name} as it is set: it has one"
+                " turn; use 'episode'"
+            )
+
     def _check_prompts(self) -> None:
-        """Raises ``InputError`` where the first step could not be asked: too long a prompt, or a dialogue that cannot grow."""
-        sampler, task = self.config.sampler, self.environment.task(0)
-        self.engine.check_room(len(self.speaker.answer(task)) + sampler.max_tokens)
+        """Raises ``InputError`` where the first step could not be asked: too long a dialogue, or one that cannot grow."""
+        sampler = self.config.sampler
+        requests = [self.request(index) for index in range(self.config.run.groups)]
+        ways = [sampler, *([guided(self.config, 1)] if self.config.evaluation.test_guided == "yes" else [])]
+        for way in ways:
+            room.check(self.policy, room.extent(self.speaker, self.environment, way, requests))
+            if way.name == "sesa":
+                opening = max(len(self.speaker.draft(request.task, way.drafting_form, ())) for request in requests)
+                self.engine.check_room(opening + way.sketch_tokens)
         if sampler.name == "sequential":
             check_world(self.world)
             self.speaker.between("stop")
-        if sampler.name == "sesa":
-            self.engine.check_room(len(self.speaker.draft(task, sampler.drafting_form, ())) + sampler.sketch_tokens)
-            self.engine.check_room(len(self.speaker.guided(task, "")) + sampler.max_tokens)
         if self.world is not None:
             self.speaker.observed("stop", "")
 
@@ -119,11 +139,12 @@ class Trainer:
         scores = verdicts(self.environment, group)
         rewards = credited(scores, rule)
         found = Scored(group, scores, rewards, advantages(rewards, update_rule.advantage))
+        found.transfers = transfers(group.candidates, scores, update_rule.transfer)
         if update_rule.train_sketches != "none":
             count = len(group.sketches)
             earned = sketch_rewards(group.candidates, scores, rewards, count, update_rule.train_sketches)
             found.sketch_rewards = earned
-            found.sketch_advantages = advantages(earned, update_rule.advantage)
+            found.sketch_advantages = sketch_advantages(earned, update_rule.advantage)
         return found
 
     def learn(self, scored: list[Scored], number: int) -> Report:

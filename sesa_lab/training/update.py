@@ -12,18 +12,22 @@ from sesa_lab.config import Config, UpdateConfig
 from sesa_lab.policies import Policy, Rows, token_logprobs
 from sesa_lab.seeding import stream
 from sesa_lab.training import losses
-from sesa_lab.training.batch import Batch, Item, items_of, make_batch
+from sesa_lab.training.batch import Batch, Item, items_of, make_batch, token_scale
 from sesa_lab.types import Scored
 
 
 @dataclass
 class Report:
-    """What an update saw; token means are over every trained token of every pass.
+    """What an update saw.
+
+    Token means are over every trained token of every pass; ``entropy`` is that of the policy when drawn, over all candidates'
+    tokens under their first training context.
 
     Attributes:
         old: per candidate, log-probs of its tokens, policy when drawn, (first) training context (nats).
         importance: per candidate, the factor its policy terms got there.
         ratio: per candidate, p(y|training context) / q(y|drawing context), untruncated.
+        looked: whether these, and the entropy, were taken from all items before the first pass.
     """
 
     old: list[list[float]]
@@ -36,10 +40,17 @@ class Report:
     kl_base: float = float("nan")
     clip_fraction: float = 0.0
     tokens_trained: int = 0
+    looked: bool = False
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, value: float) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def add_entropy(self, items: Sequence[Item], item: torch.Tensor, entropy: torch.Tensor) -> None:
+        """Add that of the tokens of candidates under their first training context; ``item`` says whose token each is."""
+        counted = torch.tensor([not (i.is_sketch or i.is_second) for i in items], device=item.device)[item]
+        self.add("entropy", float(entropy[counted].sum()))
+        self.add("entropy_tokens", int(counted.sum()))
 
 
 def update(
@@ -61,21 +72,29 @@ def update(
         rule,
         candidates,
         [a for s in scored for a in s.advantages],
+        [t for s in scored for t in s.transfers],
         [sketch for s in taught for sketch in s.group.sketches],
         [a for s in taught for a in s.sketch_advantages],
     )
     report = Report([[] for _ in candidates], [1.0] * len(candidates), [1.0] * len(candidates))
     several = rule.epochs * rule.minibatches > 1
     in_turns = any(len(item.turns) > 1 for item in items)  # they may lie in different rows, weights need them all
-    old = _old_logprobs(policy, config, items) if several or in_turns else None
+    old, counts = _first_look(policy, config, items, report) if several or in_turns else (None, [True] * len(items))
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norms = []
     for epoch in range(rule.epochs):
         for members in _minibatches(config, items, step, epoch):
-            batch = make_batch(config, [items[i] for i in members], policy.device)
-            kept = None if old is None else torch.cat([old[i] for i in members])
             optimiser.zero_grad(set_to_none=True)
-            accumulate(policy, config, batch, kept, report, [items[i] for i in members])
-            parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            trained = [i for i in members if counts[i]]
+            if trained:
+                scale = token_scale(config, [items[i] for i in members])
+                kept_scale = scale[torch.tensor([counts[i] for i in members])]
+                own = [items[i] for i in trained]
+                kept = None if old is None else torch.cat([old[i] for i in trained])
+                accumulate(policy, config, make_batch(own, kept_scale, policy.device), kept, report, own)
+            else:  # the optimiser goes on by its momentum, as after a gradient of zero
+                for parameter in parameters:
+                    parameter.grad = torch.zeros_like(parameter)
             norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, rule.max_grad_norm)))
             optimiser.step()
     return _finish(report, norms)
@@ -119,7 +138,7 @@ def accumulate(
     """
     rule = config.update
     whole = None if old is None else _weights(rule, batch, old, torch.arange(len(old), device=old.device))
-    if whole is not None and old is not None:
+    if whole is not None and old is not None and not report.looked:
         _record(report, items, batch.item[batch.rows.sequence.to(old.device)], old, whole)
     for rows, index in batch.rows.split(rule.micro_batch):
         now, entropy = token_logprobs(policy, rows, config.sampler.temperature)
@@ -138,9 +157,10 @@ def accumulate(
         report.loss += float(loss.detach())
         if whole is None:
             _record(report, items, item, before, weights)
+        if not report.looked:
+            report.add_entropy(items, item, entropy.detach())
         change = now.detach() - before  # tokens are the old policy's, so this is k3 of KL(old || now)
         report.add("approx_kl", float((change.exp() - 1 - change).sum()))
-        report.add("entropy", float(entropy.detach().sum()))
         report.add("clipped", float(clipped.sum()))
         report.add("tokens", len(now))
     report.tokens_trained += batch.rows.tokens
@@ -152,15 +172,31 @@ def _weights(rule: UpdateConfig, batch: Batch, old: torch.Tensor, index: torch.T
     return losses.correct(rule, old, batch.drawn[index], batch.advantage, item, batch.off_policy)
 
 
-def _old_logprobs(policy: Policy, config: Config, items: Sequence[Item]) -> list[torch.Tensor]:
-    """Per item, log-probs of its tokens under its training context, policy as it is now."""
-    batch = make_batch(config, items, policy.device)
-    found = torch.empty_like(batch.drawn)
-    with torch.no_grad():
-        for rows, index in batch.rows.split(config.update.micro_batch):
-            found[index.to(found.device)] = token_logprobs(policy, rows, config.sampler.temperature)[0]
-    lengths = [sum(len(turn.completion.ids) for turn in item.turns) for item in items]
-    return list(found.split(lengths))
+@torch.no_grad()
+def _first_look(
+    policy: Policy, config: Config, items: Sequence[Item], report: Report
+) -> tuple[list[torch.Tensor], list[bool]]:
+    """Log-probs of each item's tokens under its training context, policy as it is now, and whether the item can have a gradient.
+
+    An item without weight, of advantage 0 or dropped by the correction, has none unless a KL penalty or an entropy bonus
+    acts on every token. Such items are left out of the passes that follow.
+    """
+    rule = config.update
+    batch = make_batch(items, token_scale(config, items), policy.device)
+    old = torch.empty_like(batch.drawn)
+    item = batch.item[batch.rows.sequence.to(old.device)]
+    for rows, index in batch.rows.split(rule.micro_batch):
+        logprobs, entropy = token_logprobs(policy, rows, config.sampler.temperature)
+        index = index.to(old.device)
+        old[index] = logprobs
+        report.add_entropy(items, item[index], entropy)
+    weights = _weights(rule, batch, old, torch.arange(len(old), device=old.device))
+    _record(report, items, item, old, weights)
+    report.looked = True
+    lengths = [sum(len(turn.completion.ids) for turn in i.turns) for i in items]
+    everywhere = rule.kl_coef > 0 or rule.entropy_coef > 0
+    counts = [everywhere or bool(weight) for weight in (weights.advantage * weights.importance).tolist()]
+    return list(old.split(lengths)), counts
 
 
 @torch.no_grad()
@@ -188,7 +224,7 @@ def _finish(report: Report, norms: Sequence[float]) -> Report:
     tokens = max(report.sums.get("tokens", 0.0), 1.0)
     report.grad_norm = float(np.mean(norms))
     report.loss /= len(norms)
-    report.entropy = report.sums.get("entropy", 0.0) / tokens
+    report.entropy = report.sums.get("entropy", 0.0) / max(report.sums.get("entropy_tokens", 0.0), 1.0)
     report.approx_kl = report.sums.get("approx_kl", 0.0) / tokens
     report.clip_fraction = report.sums.get("clipped", 0.0) / tokens
     if "kl_base" in report.sums:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sesa_lab.environments import check, checker, checker_tools
+from sesa_lab.environments import check, checker, checker_tools, make
 from sesa_lab.environments.checker_episodes import chance
 from sesa_lab.environments.contract import SingleTurn, check_index, check_open
 from sesa_lab.errors import InputError
@@ -141,7 +141,15 @@ class Slippery(Ladder):
     slips = 0.8
 
 
-@pytest.mark.parametrize("kind", [Toy, Ladder, Slippery])
+class Costly(Toy):
+    """Sound; failing costs 0.5, and so silence, as whatever cannot be read, costs 1."""
+
+    def score(self, task: Task, text: str) -> Score:
+        score = super().score(task, text)
+        return score if score.success else dataclasses.replace(score, reward=-1.0 if score.strategy is None else -0.5)
+
+
+@pytest.mark.parametrize("kind", [Toy, Ladder, Slippery, Costly])
 def test_sound_environments_pass(kind: Callable[[], Any]) -> None:
     check(kind(), kind())
 
@@ -486,8 +494,22 @@ RULES: dict[str, tuple[Callable[[], Any], str]] = {
     "infinite": (changed(lambda t: t == "c", Score(float("inf"), True, "c")), "enumerated 'c'.*finite reward"),
     "numpy bool": (changed(lambda t: t == "c", Score(1.0, np.bool_(True), "c")), "success a bool.*numpy bool"),
     "strategy no text": (changed(lambda t: t == "c", Score(1.0, True, 3)), "strategy text or None"),  # type: ignore[arg-type]
-    "penalty for the unreadable": (changed(lambda t: t == "", Score(-0.1, False, None)), "reward 0 and no success"),
-    "success without strategy": (changed(lambda t: t == "b", Score(0.0, True, None)), "reward 0 and no success"),
+    "penalty for some of the unreadable": (
+        changed(lambda t: t == "", Score(-0.1, False, None)),
+        "reward of .*, which cannot be read, is 0.0; expected that of nothing, -0.1",
+    ),
+    "reward for the unreadable": (
+        changed(lambda t: t not in ("a", "b", "c"), Score(0.1, False, None)),
+        "expected no success and at most reward 0 without a strategy",
+    ),
+    "silence pays": (
+        changed(lambda t: t == "a", Score(-0.1, False, "a")),
+        "reward of the enumerated 'a', which can be read, is -0.1; expected at least that of nothing, 0.0",
+    ),
+    "success without strategy": (
+        changed(lambda t: t == "b", Score(0.0, True, None)),
+        "expected no success and at most reward 0 without a strategy",
+    ),
     "empty answer has a strategy": (changed(lambda t: t == "", Score(0.0, False, "a")), "taken for a default"),
     "code succeeds": (changed(lambda t: "__import__" in t, Score(1.0, True, "b")), "score of code is"),
     "answer searched in garbage": (
@@ -703,6 +725,41 @@ def test_each_rule_catches_what_breaks_it(rule: str) -> None:
     finally:
         random.setstate(state)
         np.random.mtrand.get_bit_generator().state = words
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("countdown", {}),
+        ("countdown", {"format_reward": 0.0}),
+        ("frozen_lake", {}),
+        ("frozen_lake", {"slippery": "yes"}),
+        ("path_exploration", {}),
+        ("sokoban", {}),
+        ("sokoban", {"reward": "gym"}),
+        ("sokoban", {"reward": "gym", "boxes": 2, "exact_plan": "no", "max_actions": 7}),
+    ],
+)
+def test_silence_never_pays_better_than_a_failed_try(name: str, options: dict[str, Any]) -> None:
+    # Once 0 was paid for silence where a failed try in Sokoban cost 0.1 an action.
+    env, generator, failed = make(name, **options), random.Random(6), 0
+
+    def some_answer(task: Task) -> str:
+        if name == "countdown":
+            return "+".join(map(str, task.data["numbers"]))
+        if name == "path_exploration":
+            return generator.choice(env.enumerate(task) or [])
+        return " ".join(generator.choices(["left", "down", "right", "up"], k=generator.randint(1, 30)))
+
+    for task in map(env.task, range(60)):
+        silence = env.score(task, "")
+        assert silence.strategy is None and not silence.success
+        for _ in range(20):
+            score = env.score(task, some_answer(task))
+            assert score.strategy is not None and score.reward >= silence.reward - 1e-9
+            failed += not score.success
+        assert env.score(task, env.oracle(task)).reward > silence.reward or options.get("slippery")
+    assert failed > 500
 
 
 def test_missing_methods() -> None:

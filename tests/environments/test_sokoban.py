@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -282,13 +284,40 @@ def test_gym_rewards_by_hand() -> None:
     assert env.score(ROOM, SOLUTION + " up") == Score(0.0, False, KEY)
     assert env_of(reward="gym", max_actions=3).score(ROOM, "up up up up").reward == pytest.approx(-0.3)
     assert env.score(ROOM, "up up").reward == pytest.approx(-0.2)  # bumps are actions too
-    assert env.score(ROOM, "sideways") == Score(0.0, False, None)
     # up: -0.1 -1 (off its target); right, right: -0.1, -0.1 + 1; then round (-0.3 of walking up, up, left) and down with
     # the last box onto its target: -0.1 + 1 + 10. See test_a_box_on_its_target_may_have_to_leave_it for the way.
     task = task_of("########", "#______#", "#______#", "#P√XO__#", "#______#", "########")
     score = env.score(task, "down right up right up up left down")
     assert score.success and score.strategy == "dc:up,dd:right,cc:down"
     assert score.reward == pytest.approx(-0.1 - 0.1 - 1.1 + 0.9 - 0.1 - 0.1 - 0.1 + 10.9)
+
+
+def test_silence_earns_no_more_than_a_failed_plan() -> None:
+    # Once it earned 0, and a failed plan of n actions -0.1 n: to say nothing was best for whoever could not solve the room.
+    env = env_of(reward="gym")
+    idle = env.score(ROOM, "up " * 24)  # 24 actions that move nothing: -0.1 * 24
+    assert idle.reward == pytest.approx(-2.4) and idle.strategy == "no push"
+    for text in ("", "sideways", "up sideways", "up " * 40_000):
+        assert env.score(ROOM, text) == Score(idle.reward, False, None) == turns(env, ROOM, text).verdict
+    assert env.score(ROOM, SOLUTION + " up").reward > idle.reward < env.score(ROOM, "up").reward
+    # the limit is that of the episode: the lower of the two, or what the turns allow
+    assert env_of(reward="gym", max_actions=5).score(ROOM, "").reward == pytest.approx(-0.5)
+    assert env_of(reward="gym", max_steps=7).score(ROOM, "").reward == pytest.approx(-0.7)
+    assert env_of("paper", turns=1, invalid_penalty=0).score(ROOM, "").reward == pytest.approx(-1.0)
+    assert env_of("paper").score(ROOM, tagged("hop")).reward == pytest.approx(-1.0)  # a whole plan, whatever turns is
+    assert env_of().score(ROOM, "") == Score(0.0, False, None)  # reward = success: a failed plan costs nothing either
+
+
+def test_silence_turn_by_turn_costs_the_penalty() -> None:
+    # RAGEN's rule, kept: 5 silent turns cost 5 * 0.1, and 10 actions that move nothing 10 * 0.1.
+    env = env_of("paper")
+    silent = turns(env, ROOM, *["hm"] * 5)
+    idle = turns(env, ROOM, *[tagged(" || ".join(["up"] * 5))] * 2)
+    assert silent.truncated and idle.truncated
+    assert (silent.verdict.reward, idle.verdict.reward) == (pytest.approx(-0.5), pytest.approx(-1.0))
+    # from 0.1 x actions / turns on silence is no cheaper
+    env = env_of("paper", invalid_penalty=0.2)
+    assert turns(env, ROOM, *["hm"] * 5).verdict.reward == pytest.approx(-1.0)
 
 
 def test_limits_of_a_plan() -> None:
@@ -319,11 +348,169 @@ def test_sketch() -> None:
     assert env.sketch(ROOM, "down right up right down down") == "right down"
     assert env.sketch(ROOM, "up") == "no push"
     assert env.sketch(ROOM, "") is None and env.sketch(ROOM, "jump") is None
-    # the box goes round a square and on: each push needs two steps to its other side; the first 4 of 5 legs are told
-    task = task_of("########", "#______#", "#_X___O#", "#______#", "#______#", "#P_____#", "########")
-    plan = "up up up right  up right down  right down left  down left up  left up right"
-    assert env.score(task, plan).strategy == "cc:right,cd:down,dd:left,dc:up,cc:right"
-    assert env.sketch(task, plan) == "right down left up"
+    # the box goes down a stair: each push needs two steps to its other side; the first 4 of 5 legs are told
+    plan = "up up up right  up right down  left down right  up right down  left down right"
+    assert env.score(OPEN, plan).strategy == "cc:right,cd:down,dd:right,de:down,ee:right"
+    assert env.sketch(OPEN, plan) == "right down right down"
+    # of pushes that lead back only those that are left are told
+    assert env.sketch(OPEN, SQUARE) == "right" and env.sketch(OPEN, THERE_AND_BACK) == "no push"
+
+
+# The box is cc; the player, from fb, can walk all round it.
+OPEN = task_of("########", "#______#", "#_X___O#", "#______#", "#______#", "#P_____#", "########")
+THERE_AND_BACK = "up up up right  up right right down left"  # cc:right, then round it, cd:left; the player is at cd
+SQUARE = "up up up right  up right down  right down left  down left up  left up right"
+
+
+def test_pushes_that_lead_back_do_not_count() -> None:
+    # Once a box pushed there and back made ever new keys, so that a policy could earn novelty without end.
+    env = env_of(max_actions=100)
+    assert env.score(OPEN, THERE_AND_BACK).strategy == "no push"
+    # once more there and back: from cd round to cb by bd bc bb
+    again = "up left left down right  up right right down left"
+    for times in range(8):
+        plan = " ".join([THERE_AND_BACK, *[again] * times])
+        assert env.score(OPEN, plan) == Score(0.0, False, "no push")
+        assert env.score(OPEN, f"{plan} up left down").strategy == "cc:down"  # then on, another way
+    # round a square, cc cd dd dc and cc again, and on: only what comes after it is left
+    assert env.score(OPEN, SQUARE).strategy == "cc:right"
+    # two pushes, the second taken back: the first one is left
+    plan = "up up up right right  up right right down left"
+    assert env.score(OPEN, plan).strategy == "cc:right"
+    # a loop is cut where turns part it, too
+    env = env_of(turns=9, actions_per_turn=1, max_actions=100)
+    keys = [turns(env, OPEN, *THERE_AND_BACK.split()[:length]).strategy for length in range(10)]
+    assert keys == [None, "no push", "no push", "no push", *["cc:right"] * 5, "no push"]
+
+
+def test_a_box_that_is_back_with_the_player_on_its_other_side_is_another_position() -> None:
+    # A corridor bb .. bg with a room below its right end. The box goes from bd to bf, the player round it, and the box back
+    # to bd; but the player, who was to the left of it, has come to its right: nothing is cut. Nor at be, met on either way.
+    corridor = task_of("########", "#P_X__O#", "####___#", "########")
+    plan = "right right right  down right right up  left left"
+    assert env_of().score(corridor, plan).strategy == "bd:right,be:right,bf:left,be:left"
+
+
+def test_boxes_are_not_told_apart() -> None:
+    # Two boxes, cc and dc, go round a square of four cells until each stands where the other one stood.
+    task = task_of("########", "#______#", "#_X__O_#", "#_X__O_#", "#______#", "#P_____#", "########")
+    env, plan, seen = env_of(boxes=2, max_actions=100), "", []
+    for moves in (
+        "up up right",  # from fb by eb db: the lower box from dc to dd, the player at dc
+        "left up up right down",  # by db cb bb bc: the upper box from cc to dc, the player at cc
+        "left down down right right up",  # by cb db eb ec ed: the first box from dd to cd, the player at dd
+        "right up left",  # by de ce: on from cd to cc
+    ):
+        plan = f"{plan} {moves}"
+        seen.append(env.score(task, plan).strategy)
+    assert seen == ["dc:right", "dc:right,cc:down", "dc:right,cc:down,dd:up", "no push"]
+
+
+def _erased(room: Room, plan: Sequence[str]) -> list[str]:
+    """Loop erasure by its definition: all positions first, then the cuts; single moves and plain sets."""
+    positions: list[tuple[int, frozenset[int]]] = [(room.boxes, walkable(room))]
+    pushes: list[str] = []
+    for direction in plan:
+        room, effect = move(room, DIRECTIONS.index(direction))
+        if effect == "push":
+            positions.append((room.boxes, walkable(room)))
+            pushes.append(f"{room.name(room.player)}:{direction}")
+        if room.solved:
+            break
+    kept, place = [], 0
+    while place < len(pushes):
+        last = max(later for later, position in enumerate(positions) if position == positions[place])
+        kept += pushes[last : last + 1]
+        place = last + 1
+    return kept
+
+
+def _random_pushes(generator: np.random.Generator, room: Room, number: int) -> list[str]:
+    """Actions: ``number`` random pushes, one after another, and the walks to them; fewer where there is none left."""
+    plan: list[str] = []
+    for _ in range(number):
+        walks, waiting = {room.player: []}, [room]  # cell -> the actions that lead there
+        for here in waiting:  # grows while it is read: breadth first
+            for direction in range(4):
+                after, effect = move(here, direction)
+                if effect == "walk" and after.player not in walks:
+                    walks[after.player] = [*walks[here.player], direction]
+                    waiting.append(after)
+        ways = [[*walks[here.player], way] for here in waiting for way in range(4) if move(here, way)[1] == "push"]
+        if not ways:
+            break
+        for direction in ways[generator.integers(len(ways))]:
+            room = move(room, direction)[0]
+            plan.append(DIRECTIONS[direction])
+    return plan
+
+
+def walkable(room: Room) -> frozenset[int]:
+    """Where the player can walk, by single moves."""
+    seen, waiting = {room.player}, [room]
+    for here in waiting:  # grows while it is read
+        for direction in range(4):
+            after, effect = move(here, direction)
+            if effect == "walk" and after.player not in seen:
+                seen.add(after.player)
+                waiting.append(after)
+    return frozenset(seen)
+
+
+@pytest.mark.parametrize("options", [{"height": 5, "width": 6}, {"height": 6, "width": 6, "boxes": 2}])
+def test_loops_are_erased_as_the_definition_says(options: dict[str, Any]) -> None:
+    env = env_of(exact_plan="no", max_actions=100, min_pushes=1, walk_steps=100, tasks=80, **options)
+    generator, cut, kept = np.random.default_rng(3), 0, 0
+    for task in map(env.task, range(80)):
+        for _ in range(4):
+            plan = _random_pushes(generator, room_of(task), 12)[:100]
+            room, expected = room_of(task), _erased(room_of(task), plan)
+            assert env.score(task, " ".join(plan)).strategy == (",".join(expected) or "no push")
+            last = _played(room, plan)[-1]
+            assert room.region >> room.player & 1 and set(cells(room.region)) == walkable(room)
+            # what is left leads to the same position
+            replayed = room
+            for push in expected:
+                name, _, direction = push.partition(":")
+                number = DIRECTIONS.index(direction)
+                cell = next(cell for cell in cells(replayed.boxes) if replayed.name(cell) == name)
+                assert replayed.region >> cell - replayed.deltas[number] & 1
+                replayed = dataclasses.replace(replayed, player=cell - replayed.deltas[number])
+                replayed, effect = move(replayed, number)
+                assert effect == "push"
+            assert replayed.boxes == last.boxes and replayed.region == last.region
+            pushes = sum(a.boxes != b.boxes for a, b in itertools.pairwise([room, *_played(room, plan)]))
+            cut, kept = cut + (len(expected) < pushes), kept + (len(expected) == pushes > 0)
+    assert cut > 20 and kept > 50
+
+
+def _played(room: Room, plan: Sequence[str]) -> list[Room]:
+    """The room after each action, until it is solved."""
+    rooms = []
+    for direction in plan:
+        room = move(room, DIRECTIONS.index(direction))[0]
+        rooms.append(room)
+        if room.solved:
+            break
+    return rooms
+
+
+def test_keys_of_solutions_are_all_their_pushes() -> None:
+    # The solver's plans come to no position twice, so nothing of them is erased: their keys are what they always were.
+    for env in (env_of(), env_of("paper", split="test"), env_of(boxes=2, height=6, width=6, min_pushes=1)):
+        several = 0
+        for task in map(env.task, range(60)):
+            keys = []
+            for plan in env.solutions(task) or []:
+                room, pushes = room_of(task), []
+                for direction in re.findall(r"up|down|left|right", plan):
+                    room, effect = move(room, DIRECTIONS.index(direction))
+                    pushes += [f"{room.name(room.player)}:{direction}"] if effect == "push" else []
+                keys.append(",".join(pushes))
+                assert env.score(task, plan).strategy == keys[-1]
+            assert len(set(keys)) == len(keys) > 0
+            several += len(keys) > 1
+        assert several > 5
 
 
 def test_habitual() -> None:
@@ -558,7 +745,8 @@ def test_any_text_gets_a_verdict(text: str, which: int, index: int) -> None:
     task = env.task(index)
     score = env.score(task, text)
     if score.strategy is None:
-        assert score == Score(0.0, False, None) and env.sketch(task, text) is None
+        assert score == env.score(task, "") == Score(pytest.approx((0.0, -1.0, -2.4)[which]), False, None)
+        assert env.sketch(task, text) is None
     else:
         assert env.sketch(task, text) and (score.strategy == "no push") == (env.sketch(task, text) == "no push")
     assert len(env.render(task, text)) <= 25

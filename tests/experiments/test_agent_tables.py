@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from sesa_lab.config import Config
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import agent_findings as findings
 from sesa_lab.experiments import agent_tables as tables
+from sesa_lab.experiments import agent_verdicts as verdicts
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.runs import RunWriter
 
@@ -34,7 +36,8 @@ def results(
 ) -> tables.Results:
     """Arms with one accuracy a seed on test tasks; pass@64 is twice, distinct correct ten times as large.
 
-    ``validation``: accuracies at steps 0 and 4; left out: 0.1 and the test's. Tokens: 100 a step, with sketches 200.
+    ``validation``: accuracies at steps 0 and 4; left out: 0.1 and the test's. Tokens: 100 a step, with sketches 200; seconds:
+    half as many.
     """
     jobs = [job(arm, seed) for arm, values in direct.items() for seed in range(len(values))]
     tests = [
@@ -43,7 +46,10 @@ def results(
     ]  # fmt: skip
     curves = validation or {arm: [(0.1, value) for value in values] for arm, values in direct.items()}
     rows = [
-        {"arm": arm, "seed": seed, "step": step, **taken(value), "tokens_total": step * price(arm)}
+        {
+            "arm": arm, "seed": seed, "step": step, **taken(value), "tokens_total": step * price(arm),
+            "seconds_total": step * price(arm) / 2,
+        }
         for arm, pairs in curves.items() for seed, pair in enumerate(pairs)
         for step, value in zip((0, 4) if arm != "base" else (0,), pair, strict=False)
     ]  # fmt: skip
@@ -100,6 +106,15 @@ def test_the_table_has_measures_by_arms() -> None:
     assert guided.loc["pass@1", "mixed"].startswith("0.16") and "tokens" not in guided.index
 
 
+def test_what_training_had_to_learn_from_stands_beside_what_came_out() -> None:
+    found = results(THREE)
+    tests = found.tests.assign(tokens_trained=500.0, zero_variance=[0.5, math.nan] * 12)
+    shown = tables.table(dataclasses.replace(found, tests=tests))
+    assert shown.loc["tokens trained", "mixed"] == "500 [500, 500]"
+    assert shown.loc["groups of equal rewards", "mixed"] == "0.500 [0.500, 0.500]"
+    assert "tokens trained" not in tables.table(dataclasses.replace(found, tests=tests), guided=True).index
+
+
 def test_one_seed_has_no_interval() -> None:
     found = tables.table(results({arm: values[:1] for arm, values in THREE.items()}))
     assert found.loc["pass@1", "parallel"] == "0.200" and found.loc["seeds", "parallel"] == 1
@@ -119,13 +134,19 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_equal_tokens_are_what_every_run_reached() -> None:
     found = results(THREE)
-    budget, read = tables.at_equal_tokens(found)
+    budget, read = tables.at_equal(found)
     assert budget == 400.0  # parallel: 4 steps of 100; mixed has drawn 800 by then
     at = read.set_index(["arm", "seed"])["accuracy"]
     assert at["parallel", 0] == pytest.approx(0.20)
     assert at["mixed", 0] == pytest.approx(0.20)  # half way from 0.1 at 0 tokens to 0.3 at 800
     assert at["base", 0] == pytest.approx(0.10)
     assert tables.differences(read).loc["mixed", "pass@1"] == "0.00 [0.00, 0.00]"
+
+
+def test_equal_seconds_are_read_off_the_same_way() -> None:
+    budget, read = tables.at_equal(results(THREE), "seconds_total")
+    assert budget == 200.0  # half of the 400 tokens
+    assert read.set_index(["arm", "seed"])["accuracy"]["mixed", 1] == pytest.approx(0.21)  # half way from 0.1 to 0.32
 
 
 def test_gains_stand_beside_the_paper_s() -> None:
@@ -143,46 +164,103 @@ def test_no_gain_is_measured_by_one_that_may_be_nothing() -> None:
     assert ratio == "2.00 (no interval)"  # 0.2 over a mean of 0.1 that does not differ from 0
 
 
-def test_the_best_arm_is_chosen_on_validation_tasks() -> None:
-    validation = {arm: [(0.1, 0.2)] * 3 for arm in THREE} | {"sesa-paper": [(0.1, 0.3)] * 3}
-    assert tables.best(results(THREE)) == "mixed"
-    assert tables.best(results(THREE, validation)) == "sesa-paper", "though mixed is better on test tasks"
+def chosen(**validation: tuple[float, float, float]) -> tables.Results:
+    """Two seeds an arm whose validation measures at step 4 are (pass@1, pass@64, distinct correct); 0 on test tasks."""
+    jobs = [job(arm.replace("_", "-"), seed) for arm in validation for seed in (1, 2)]
+    names, nothing = ("accuracy", "pass_at_64", "coverage"), (0.0, 0.0, 0.0)
+    rows = [
+        {"arm": each.arm, "seed": each.seed, "step": step, **dict(zip(names, values, strict=True))}
+        for each in jobs
+        for step, values in ((0, nothing), (4, validation[each.arm.replace("-", "_")]))
+    ]
+    tests = [{"arm": each.arm, "seed": each.seed, "guided": False, **taken(0.0)} for each in jobs]
+    return tables.Results("sokoban", "habit", jobs, [], pd.DataFrame(rows), pd.DataFrame(tests))
+
+
+def test_the_best_arm_is_the_widest_whose_pass_at_1_keeps_up_on_validation_tasks() -> None:
+    rivals = {"parallel": (0.30, 0.5, 0.8), "parallel_novelty": (0.32, 0.6, 1.0)}
+    # 0.30 is 0.02 below the better of the two rivals: still enough; 0.29 is not, however wide.
+    found = chosen(**rivals, mixed=(0.30, 0.8, 1.6), mixed_novelty=(0.29, 0.9, 2.0), sesa_paper=(0.40, 0.7, 1.2))
+    assert verdicts.best(found) == "mixed"
+    # pass@64 + distinct: 0.9 + 1.4 = 2.3 beats 0.7 + 1.5 = 2.2
+    assert verdicts.best(chosen(**rivals, mixed=(0.4, 0.7, 1.5), sesa_paper=(0.31, 0.9, 1.4))) == "sesa-paper"
+    # none keeps up: the highest pass@1, 0.29
+    assert verdicts.best(chosen(**rivals, mixed=(0.29, 0.4, 0.7), sesa_paper=(0.2, 0.9, 2.0))) == "mixed"
     with pytest.raises(InputError, match="no arm with sketches"):
-        tables.best(results({"base": [0.1], "parallel": [0.2]}))
+        verdicts.best(chosen(**rivals))
+
+
+def test_the_best_arm_is_chosen_on_validation_tasks_and_on_seeds_that_all_arms_have() -> None:
+    validation = {arm: [(0.1, 0.2)] * 3 for arm in THREE} | {"sesa-paper": [(0.1, 0.3)] * 3}
+    assert verdicts.best(results(THREE)) == "mixed"
+    assert verdicts.best(results(THREE, validation)) == "sesa-paper", "though mixed is better on test tasks"
+    # Seed 2 alone makes sesa-paper's mean the highest; mixed does not have it.
+    easy = {**THREE, "sesa-paper": [0.25, 0.25, 0.99], "parallel": [0.2, 0.2, 0.9], "mixed": [0.3, 0.3]}
+    assert verdicts.best(results(easy)) == "mixed"
+    apart = chosen(parallel=(0.3, 0.5, 0.8), mixed=(0.3, 0.5, 0.9))
+    apart.evaluations.loc[apart.evaluations["arm"] == "mixed", "seed"] += 7
+    with pytest.raises(InputError, match="mixed, parallel have no seed in common"):
+        verdicts.best(apart)
 
 
 def test_aims_are_told_arm_by_arm() -> None:
-    found = tables.aims(results(THREE))
+    found = verdicts.aims(results(THREE))
     assert list(found.index) == ["parallel"] and found.index.name == "mixed minus"
     assert found.loc["parallel", "so"] == "pass@1 higher; pass@64 higher; distinct correct higher"
-    two = tables.aims(results({arm: values[:2] for arm, values in THREE.items()}))
+    two = verdicts.aims(results({arm: values[:2] for arm, values in THREE.items()}))
     assert two.loc["parallel", "so"] == "no conclusion: fewer than 3 seeds"
 
 
 def test_the_conclusion_says_what_the_intervals_say() -> None:
-    said = tables.conclusion(results(THREE))
+    said = verdicts.conclusion(results(THREE))
     assert said.startswith("**sokoban, habit base**, 3 seeds, test tasks, without sketches:")
     assert "- **parallel** against base, not trained: pass@1 higher (+0.110 [0.085, 0.135]); pass@64 higher" in said
     assert "- **mixed** against parallel: pass@1 higher" in said
     assert said.endswith("pass@1 not shown lower, is met here.")
     wide = {**THREE, "mixed": [0.1, 0.3, 0.8]}
-    said = tables.conclusion(results(wide))
+    said = verdicts.conclusion(results(wide))
     # mixed - parallel: -0.1, 0.09, 0.58: mean 0.19, s = 0.351, half width 0.872
     assert "- **mixed** against parallel: pass@1 no difference shown (+0.19 [-0.68, 1.06])" in said
     assert said.endswith("is not met here.")
-    worse = tables.conclusion(results({**THREE, "mixed": [0.15, 0.16, 0.17]}))
+    worse = verdicts.conclusion(results({**THREE, "mixed": [0.15, 0.16, 0.17]}))
     assert "- **mixed** against parallel: pass@1 lower (-0.0500 [-0.0500, -0.0500])" in worse
-    ordinary = tables.conclusion(results(wide, base="ordinary"))
-    assert ordinary.endswith("is met here."), "there it is enough not to be shown lower"
-    assert "aim" not in tables.conclusion(results(THREE, base="mine"))
+    assert "chosen among the arms with sketches on validation tasks, by pass@64 plus distinct correct" in said
+    assert "aim" not in verdicts.conclusion(results(THREE, base="mine"))
+
+
+def test_no_worse_is_shown_by_an_interval_above_the_margin() -> None:
+    def said(*mixed: float, parallel: float = 0.4) -> str:
+        return verdicts.conclusion(
+            results({"base": [0.1] * 3, "parallel": [parallel] * 3, "mixed": list(mixed)}, base="ordinary")
+        )
+
+    # pass@64 is twice pass@1, so its difference of -0.02 is above -0.03; of -0.04 it is not.
+    # distinct: ten times, so 3.9 against 4.0: -0.1, above -10 % of 4.0 = -0.4.
+    assert said(0.39, 0.39, 0.39).endswith("those of every arm without sketches, is shown here.")
+    assert said(0.38, 0.38, 0.38).endswith("is not shown here."), "pass@64 is 0.04 lower"
+    # Not lower, and yet not shown to be no worse: -0.1, 0, 0.1 have a mean of 0 and an interval of +- 0.25.
+    assert said(0.3, 0.4, 0.5).endswith("is not shown here.")
+    # Of 0.05 x 10 = 0.5 distinct strategies, 10 % are 0.05: 0.44 is 0.06 lower, though pass@1 is only 0.006 lower.
+    assert said(0.044, 0.044, 0.044, parallel=0.05).endswith("is not shown here.")
+    assert said(0.046, 0.046, 0.046, parallel=0.05).endswith("is shown here.")
+
+
+def test_on_the_ordinary_base_aims_speak_of_margins() -> None:
+    def so(*mixed: float) -> str:
+        found = results({"base": [0.1] * 3, "parallel": [0.4] * 3, "mixed": list(mixed)}, base="ordinary")
+        return str(verdicts.aims(found).loc["parallel", "so"])
+
+    assert so(0.38, 0.38, 0.38) == "pass@1 no worse; pass@64 lower; distinct correct no worse"
+    assert so(0.3, 0.4, 0.5) == "pass@1 not shown; pass@64 not shown; distinct correct not shown"
+    assert so(0.5, 0.5, 0.5) == "pass@1 higher; pass@64 higher; distinct correct higher"
 
 
 def test_too_few_seeds_conclude_nothing() -> None:
-    said = tables.conclusion(results({arm: values[:2] for arm, values in THREE.items()}))
+    said = verdicts.conclusion(results({arm: values[:2] for arm, values in THREE.items()}))
     assert said == (
         "**sokoban, habit base**, 2 seeds, test tasks, without sketches: no conclusion is drawn from fewer than 3 seeds."
     )
-    mixed = tables.conclusion(results({**THREE, "mixed": [0.3, 0.4]}))
+    mixed = verdicts.conclusion(results({**THREE, "mixed": [0.3, 0.4]}))
     assert "2 to 3 seeds" in mixed and "- **mixed** against parallel: no conclusion, only 2 seeds in common." in mixed
     assert "aim" not in mixed
 
@@ -191,7 +269,7 @@ def test_policies_that_never_succeed_have_tables_too() -> None:
     nothing = results({arm: [0.0] * 3 for arm in THREE})
     assert tables.differences(nothing.direct).loc["mixed", "distinct correct, ratio"] == "no value"
     assert tables.beside_paper(nothing).loc["mixed", "gain over parallel's gain"] == "parallel's may be 0"
-    assert "no difference shown (0.00 [0.00, 0.00])" in tables.conclusion(nothing)
+    assert "no difference shown (0.00 [0.00, 0.00])" in verdicts.conclusion(nothing)
 
 
 def test_charts_show_trained_arms_under_their_labels() -> None:
@@ -299,6 +377,9 @@ def test_sketches_by_draft(stored: tables.Results) -> None:
     assert found["repeats"].to_dict() == {1: 0.0, 2: 0.5}
     # draft 1 is followed by a failure (of task 0) and a success; draft 2 by one of each
     assert found["success"].to_dict() == {1: 0.5, 2: 0.5}
+    # four drafts of one group, one of which repeats
+    distinct = findings.distinct_sketches(stored).to_dict("records")
+    assert distinct == [{"arm": "mixed", "seed": 0, "first": 3.0, "sketches": 4.0, "last": 3.0}]
     common = findings.common_sketches(stored, "mixed")
     assert common["share of the guided solutions"].to_dict() == {"up": 0.5, "<i>down</i>": 0.5}
 

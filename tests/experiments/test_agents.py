@@ -10,7 +10,7 @@ import pytest
 
 from sesa_lab.cli import main
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import agent_tables, agents, report, stages
+from sesa_lab.experiments import agent_tables, agents, live, path_exploration, report, stages
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, jobs_for
 from sesa_lab.runs import RunWriter
@@ -65,6 +65,45 @@ def test_of_all_arms_the_others_have_the_first_three_seeds() -> None:
     assert [job.seed for job in jobs("mixed", (4, 3, 2, 1, 0)) if job.arm == "mixed"] == [4, 3, 2, 1, 0]
 
 
+def test_arms_where_unsolved_differ_from_their_siblings_in_the_transfer_alone() -> None:
+    found = {job.arm: sections(job) for job in jobs()}
+    for name in ("mixed", "mixed-iid", "mixed-novelty"):
+        sibling = name.replace("mixed", "mixed-unsolved")
+        assert found[name]["update"]["transfer"] == "always" and found[sibling]["update"]["transfer"] == "unsolved"
+        found[sibling]["update"]["transfer"] = "always"
+        assert found[sibling] == found[name], "at the same learning rate"
+    for name in ("mixed", "mixed-unsolved"):
+        assert (found[name]["sampler"]["drafting"], found[f"{name}-iid"]["sampler"]["drafting"]) == (
+            "sequential",
+            "iid",
+        )
+        found[f"{name}-iid"]["sampler"]["drafting"] = "sequential"
+        assert found[f"{name}-iid"] == found[name]
+        assert (found[name]["update"]["repeats"], found[f"{name}-novelty"]["update"]["repeats"]) == ("count", "zero")
+
+
+def test_each_arm_has_a_rate_of_its_own_or_its_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = [name for name in agents.ARMS if name != "base"]
+    searched = [name for name in trained if name not in agents.SIBLINGS]
+    assert set(agents.LEARNING_RATES) == {(base, name) for base in agents.BASES for name in searched}
+    assert set(agents.SIBLINGS.values()) <= set(searched)
+    assert all(name in searched for name in trained if "sampler" not in agents.ARMS[name]), "every arm without sketches"
+    rates = {pair: 1e-4 * number for number, pair in enumerate(agents.LEARNING_RATES, start=1)}
+    monkeypatch.setattr(agents, "LEARNING_RATES", rates)
+    for base in (*agents.BASES, "/models/mine", "habit-15"):
+        for job in jobs(base=base):
+            if job.arm == "base":
+                continue
+            known = base if base in agents.BASES else "habit"
+            assert job.config.update.learning_rate == rates[known, agents.SIBLINGS.get(job.arm, job.arm)]
+
+
+def test_every_arm_has_a_label_and_live_curves_know_it() -> None:
+    assert set(agents.ARMS) <= set(agents.LABELS) and len(set(agents.LABELS.values())) == len(agents.LABELS)
+    assert not set(agents.LABELS) & set(path_exploration.LABELS)
+    assert live.LABELS == agents.LABELS | path_exploration.LABELS
+
+
 def test_arms_by_name_come_with_the_base_and_parallel() -> None:
     assert stages.chosen_arms("mixed, sesa-paper") == ["base", "parallel", "sesa-paper", "mixed"]
     assert stages.chosen_arms("all") == list(agents.ARMS)
@@ -98,6 +137,25 @@ def test_a_search_is_on_seeds_and_tasks_that_nothing_reports() -> None:
     rates = {job.config.update.learning_rate for job in found if job.arm.startswith("sesa-paper@")}
     assert rates == set(agents.SEARCH_GRID)
     assert {job.arm.partition("@")[0] for job in found} == {"parallel", "sesa-paper"}
+    assert len(found) == 3 * 2 * 2 * len(agents.SEARCH_GRID) * len(agents.SEARCH_SEEDS)
+    assert {job.folder.parent for job in found} == {
+        Path("x/agents") / f"search-{task}-{base}" for task in agents.TASKS for base in agents.BASES
+    }
+
+
+def test_siblings_are_not_searched() -> None:
+    names = [job.arm.partition("@")[0] for job in agents.search("countdown", "habit", list(agents.ARMS), 3, Path("x"))]
+    assert set(names) == {name for _, name in agents.LEARNING_RATES}
+    alone = agents.search("countdown", "habit", ["mixed", "mixed-iid"], 3, Path("x"))
+    assert {job.arm.partition("@")[0] for job in alone} == {"mixed-unsolved"}, "one search for both"
+    assert len(alone) == len(agents.SEARCH_GRID) * len(agents.SEARCH_SEEDS)
+
+
+def test_seeds_of_the_agents_are_those_no_policy_was_made_with() -> None:
+    seeds = {name: stage.seeds for name, stage in stages.STAGES.items() if name.startswith("agents-")}
+    assert all(0 not in own for own in seeds.values())
+    assert seeds["agents-countdown"] == (1, 2, 3, 4, 5) and seeds["agents-options"] == (1, 2, 3)
+    assert stages.STAGES["headline"].seeds == (0, 1, 2)
 
 
 @pytest.mark.parametrize("task", agents.TASKS)
@@ -114,8 +172,9 @@ def test_a_stage_covers_both_bases_and_the_notebooks_find_its_runs(task: str) ->
     ("line", "said"),
     [
         ("experiment agents-countdown --runs OUT --arms mixd", "unknown arm 'mixd'"),
-        ("experiment headline --runs OUT --arms parallel", "takes neither --arms nor --out"),
-        ("experiment agents-search --runs OUT --out OUT/a.csv", "takes neither --arms nor --out"),
+        ("experiment headline --runs OUT --arms parallel", "takes no --arms; those that do: agents-countdown,"),
+        ("experiment headline --runs OUT --out OUT/a.csv", "takes no --out; those that do: agents-countdown,"),
+        ("experiment agents-search --runs OUT --out OUT/a.csv", "takes no --out"),
         ("experiment agents-sokoban --runs OUT --seeds 1,1", "none twice"),
         ("report agents --runs OUT --out OUT/a.html --seeds 1,1", "none twice"),
         ("report agent --runs OUT", "invalid choice: 'agent'"),
@@ -134,10 +193,12 @@ def test_bad_lines_run_nothing(line: str, said: str, tmp_path: Path, capsys: pyt
 def finished(job: Job, accuracy: float) -> None:
     """The folder of a run whose measures are made up."""
     taken = {"accuracy": accuracy, "pass_at_64": min(1.0, 2 * accuracy), "coverage": 3 * accuracy, "entropy": 1.0}
-    spent = {"tokens_total": 100 * job.config.run.steps, "seconds_total": 1.0, "valid_mass": 1.0}
+    spent = {"tokens_total": 100 * job.config.run.steps, "seconds_total": 2.0 * job.config.run.steps, "valid_mass": 1.0}
     with RunWriter.create(job.folder, job.config) as writer:
+        for step in range(1, job.config.run.steps + 1):
+            writer.log("step", step, {"tokens_trained": 10 * step, "zero_variance": 0.25})
         for step in sorted({0, job.config.run.steps}):
-            writer.log("evaluation", step, {**taken, **spent, "tokens_total": 100 * step})
+            writer.log("evaluation", step, {**taken, **spent, "tokens_total": 100 * step, "seconds_total": 2.0 * step})
         for guided in (False, True):
             writer.log("test", job.config.run.steps, {"guided": guided, **taken, **spent})
         writer.commit(job.config.run.steps, lambda folder: (folder / "state").write_text("x"))
@@ -153,16 +214,26 @@ def test_a_stage_prints_what_its_runs_hold_and_writes_the_estimates(
     line = f"experiment agents-sokoban --runs {tmp_path} --seeds 0-2 --steps 4 --arms sesa-paper --out {out}"
     assert main(line.split()) == 0
     printed = capsys.readouterr().out
-    for words in ("sokoban, ordinary base", "sokoban, habit base", "minus parallel", "SESA, paper's rule"):
+    for words in (
+        "sokoban, ordinary base", "sokoban, habit base", "minus parallel", "SESA, paper's rule",
+        "at 400 sampled tokens:", "at 8 seconds (of a shared machine):",
+    ):  # fmt: skip
         assert words in printed
     written = pd.read_csv(out)
     assert list(written.columns) == ["task", "base", "arm", "measure", "mean", "low", "high", "n"]
     keys = ["task", "base", "arm", "measure"]
-    assert not written.duplicated(keys).any() and set(written["n"]) == {3}
+    assert not written.duplicated(keys).any()
+    counts = written.set_index(keys)["n"]
+    assert counts.pop(("sokoban", "habit", "base", "zero_variance")) == 0, "no step, no share"
+    assert counts.pop(("sokoban", "ordinary", "base", "zero_variance")) == 0 and set(counts) == {3}
     row = written.set_index(keys).loc[("sokoban", "habit", "parallel", "accuracy")]
     # 0.20, 0.21, 0.22: mean 0.21, s 0.01, t(2) = 4.3027: half width 4.3027 * 0.01 / sqrt(3) = 0.0248
     assert row[["mean", "low", "high"]].tolist() == pytest.approx([0.21, 0.1852, 0.2348], abs=1e-4)
-    assert ("sokoban", "habit", "parallel", "accuracy_with_sketches") in written.set_index(keys).index
+    measures = written.set_index(keys)["mean"]
+    assert ("sokoban", "habit", "parallel", "accuracy_with_sketches") in measures.index
+    assert measures["sokoban", "habit", "parallel", "tokens_trained"] == 10 + 20 + 30 + 40
+    assert measures["sokoban", "ordinary", "sesa-paper", "zero_variance"] == 0.25
+    assert measures["sokoban", "habit", "base", "tokens_trained"] == 0
 
 
 def test_a_run_without_test_tasks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

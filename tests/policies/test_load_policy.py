@@ -38,7 +38,9 @@ def copy(model: Path, tmp_path: Path) -> Path:
 
 
 def load(environment: str = "path_exploration", /, **settings: object) -> Policy:
-    return load_policy(PolicyConfig(**{"device": "cpu", **settings}), environment, {}, 0)
+    known = environment in environments.names()  # others are refused, whatever their options
+    options = environments.make(environment).options if known else {}
+    return load_policy(PolicyConfig(**{"device": "cpu", **settings}), environment, options, 0)
 
 
 def refused(message: str, environment: str = "path_exploration", /, **settings: object) -> None:
@@ -150,6 +152,37 @@ def test_devices_that_are_not_there_are_refused(model: Path) -> None:
 
 def test_a_lab_policy_answers_its_own_environment_only() -> None:
     refused("is a lab policy for environment 'path_exploration', not for 'chess'", "chess", model="path")
+
+
+def test_a_named_lab_policy_answers_the_tasks_it_was_made_for_only(model: Path, tmp_path: Path) -> None:
+    # It used to be loaded in silence, and knew nothing of what it was asked.
+    folder = Path(shutil.copytree(POLICIES / "path", tmp_path / "mine"))
+    for name, message, other in (
+        (
+            "path-peaked",
+            r"path-peaked is a lab policy for path_exploration with prior_exponent = 2\.0, not 1\.0; change",
+            {},
+        ),
+        (
+            "path",
+            "with branching = '8x5x5', not '4x4x4'; change these options of the environment",
+            {"branching": "4x4x4"},
+        ),
+        (
+            str(folder),
+            r"with branching = '8x5x5', not '5x5x8', hierarchy_seed = 0, not 7; .*make one: sesa-lab pretrain --environment path_",
+            {"branching": "5x5x8", "hierarchy_seed": 7},
+        ),
+    ):
+        options = environments.make("path_exploration", seed=3, **other).options
+        with pytest.raises(InputError, match=message) as caught:
+            load_policy(PolicyConfig(model=name, device="cpu"), "path_exploration", options, 0)
+        assert " seed" not in str(caught.value), "only what it was made for has to agree"
+    # What a policy was not made for in particular may differ; a model without a card is anyone's.
+    options = environments.make("path_exploration", n_treasures=3, seed=5, repeats="zero").options
+    assert load_policy(PolicyConfig(model=str(folder), device="cpu"), "path_exploration", options, 0).form == "lab"
+    options = environments.make("sokoban", height=9).options
+    assert load_policy(PolicyConfig(model=str(model), device="cpu"), "sokoban", options, 0).form == "chat"
 
 
 def test_options_that_no_lab_policy_was_made_for_are_refused() -> None:

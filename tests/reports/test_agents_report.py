@@ -40,7 +40,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_notebooks_take_what_reports_give_them(book: str) -> None:
     known = defaults(report.NOTEBOOKS / book)
     assert set(known) == {"seeds", "steps", "bases", "arms", "runs", "workers", "settings"}
-    assert known["seeds"] == [0, 1, 2], "a conclusion needs three seeds"
+    assert known["seeds"] == [1, 2, 3], "a conclusion needs three seeds"
     assert set(report.FULL["agents"][book]) <= set(known)
 
 
@@ -61,7 +61,7 @@ def test_the_three_notebooks_run_and_their_report_opens_offline(
     tmp_path: Path, visit: Callable[..., Visit], policies: dict[str, Path]
 ) -> None:
     more: dict[str, Any] = {
-        book: {"bases": [str(policies[task])], "arms": "sesa-paper,mixed-novelty", "settings": SMALL}
+        book: {"bases": [str(policies[task])], "arms": "sesa-paper,mixed-unsolved", "settings": SMALL}
         for task, book in report.AGENTS.items()
     }
     out = report.make("agents", tmp_path / "runs", [0, 1], tmp_path / "report.html", steps=1, more=more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -15,10 +16,14 @@ from toy_environments import Colours, ToyOptions, Walks
 
 from sesa_lab import runs
 from sesa_lab.config import Config
+from sesa_lab.engines import torch_engine
 from sesa_lab.environments import registry
 from sesa_lab.errors import InputError
 from sesa_lab.runs import schema
+from sesa_lab.training import room
 from sesa_lab.training.loop import Trainer, train
+from sesa_lab.training.table import sketch_rows
+from sesa_lab.types import Episode
 
 CORRECTIONS = ("none", "positive_only", "truncated_is", "asymmetric", "ppo_clip")
 ON_POLICY = ("none", "positive_only")  # where every candidate is trained under what it was drawn under
@@ -91,7 +96,11 @@ def check_step(trainer: Trainer, config: Config) -> None:
     count = (4 - direct) // sampler.expansions if sampler.name == "sesa" else 0
     assert len(sketches) == count * config.run.groups
     trained = update.train_sketches != "none"
-    assert all((row["reward"] is not None) == (row["advantage"] is not None) == trained for row in sketches)
+    followed = {(row["group"], number) for row in rollouts for number in row["sketches"]}
+    for row in sketches:
+        assert (row["advantage"] is not None) == trained
+        assert (row["reward"] is not None) == (trained and (row["group"], row["index"]) in followed)
+        assert row["reward"] is not None or not row["advantage"]
     assert measures["tokens_sampled"] == sum(row["sampled_tokens"] for row in (*rollouts, *sketches))
     assert measures["tokens_sketches"] == sum(row["sampled_tokens"] for row in sketches)
 
@@ -215,6 +224,94 @@ def test_a_dialogue_without_room_is_refused_before_there_is_a_folder(walks: Sett
         with pytest.raises(InputError, match=message):
             train(Config.build(**walks, sampler=sampler), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("scope", ["episode", "turn"])
+def test_an_episode_without_room_is_refused_before_there_is_a_folder(
+    walks: Settings, scope: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It used to end a run in the middle of a step, and to ask for a smaller group. The bound is reached, and just fits."""
+
+    class Endless(Walks):
+        """Three turns whatever comes, and always the same to observe."""
+
+        def step(self, episode: Episode, text: str) -> Episode:
+            found = super().step(dataclasses.replace(episode, seed=26), text)  # 222 in base 3: chance ends nothing
+            return dataclasses.replace(found, seed=episode.seed)
+
+    monkeypatch.setitem(registry.REGISTRY, "walks", (ToyOptions, Endless))
+    sampler = {"name": "sesa", "group_size": 2, "sketch_tokens": 40, "sketch_scope": scope}
+
+    def build(max_tokens: int) -> Config:
+        return Config.build(**walks, sampler=sampler | {"max_tokens": max_tokens})
+
+    def need(max_tokens: int) -> int:
+        trainer = Trainer(build(max_tokens))
+        requests = [trainer.request(index) for index in range(2)]
+        return room.extent(trainer.speaker, trainer.environment, trainer.config.sampler, requests).tokens
+
+    longest = 300 + (2048 - need(300)) // 3
+    assert 2045 < need(longest) <= 2048
+    with pytest.raises(InputError, match=r"an episode may grow to .* 3 turns of at most .* exceeds the model's 2048"):
+        train(build(longest + 1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # A policy that writes letters and never stops makes every turn, and every sketch, as long as it may be.
+    trainer = Trainer(build(longest))
+    letters = torch.tensor(trainer.speaker.encode("abcdefghijklmnopqrstuvwxyz"))
+    original = torch_engine._draw
+
+    def endless(logits: torch.Tensor, *rest: Any) -> Any:
+        return original(torch.full_like(logits, -torch.inf).index_copy(-1, letters, logits[:, letters]), *rest)
+
+    monkeypatch.setattr(torch_engine, "_draw", endless)
+    members = [member for group in trainer.draw(1) for member in group.candidates]
+    ends = [len(turn.drawn_under.ids) + len(turn.completion.ids) for member in members for turn in member.turns]
+    assert max(ends) == need(longest)
+
+
+def test_validation_and_test_tasks_are_not_trained_on(walks: Settings, tmp_path: Path) -> None:
+    for split in ("validation", "test"):
+        other = walks | {"environment": {"name": "walks", "options": {"split": split}}}
+        message = rf"split = '{split}': a run is trained on split 'train' alone; .*evaluate RUN --split"
+        with pytest.raises(InputError, match=message):
+            train(Config.build(**other), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Trainer(Config.build(**walks | {"environment": {"name": "walks", "options": {"split": "train"}}}))
+
+
+def test_a_sketch_a_turn_needs_turns(walks: Settings, tmp_path: Path) -> None:
+    sampler = {"name": "sesa", "sketch_scope": "turn"}
+    with pytest.raises(
+        InputError, match=r"sketch_scope = 'turn' makes no sense with environment colours .*one turn; use"
+    ):
+        train(Config.build(**walks | {"environment": {"name": "colours"}}, sampler=sampler), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_guided_test_needs_room_too(walks: Settings, tmp_path: Path) -> None:
+    sampler = {"name": "parallel", "sketch_tokens": 2000}
+    with pytest.raises(InputError, match="exceeds the model's 2048"):
+        train(Config.build(**walks, sampler=sampler), tmp_path / "run")
+    Trainer(Config.build(**walks | {"evaluation": {}}, sampler=sampler))
+
+
+def test_dropped_sketches_have_no_reward_and_no_advantage(walks: Settings) -> None:
+    """They are left out of the group's baseline, and null in the table."""
+    sampler = {"name": "sesa", "group_size": 12, "expansions": 2, "sketch_tokens": 5, "max_tokens": 6}
+    update = {"train_sketches": "mean", "advantage": "mean"}
+    trainer = Trainer(Config.build(**walks, sampler=sampler, update=update))
+    (drawn, _) = trainer.draw(1)
+    members = tuple(dataclasses.replace(c, sketches=()) if set(c.sketches) & {1, 4} else c for c in drawn.candidates)
+    scored = trainer.judge(dataclasses.replace(drawn, candidates=members))
+    means = {
+        k: sum(scored.rewards[2 * k : 2 * k + 2]) / 2 for k in (0, 2, 3, 5)
+    }  # solutions 2k and 2k + 1 follow sketch k
+    centre = sum(means.values()) / 4
+    assert scored.sketch_rewards == [pytest.approx(means[k]) if k in means else None for k in range(6)]
+    expected = [means[k] - centre if k in means else 0.0 for k in range(6)]
+    assert scored.sketch_advantages == pytest.approx(expected) and any(expected)
+    stored = schema.batch("sketches", sketch_rows(1, [scored])).to_pydict()
+    assert stored["reward"] == scored.sketch_rewards and stored["advantage"] == scored.sketch_advantages
 
 
 @pytest.mark.slow

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_world import Walk
 
-from sesa_lab.training.credit import advantages, credited, sketch_rewards, verdicts
+from sesa_lab.training.credit import advantages, credited, sketch_advantages, sketch_rewards, verdicts
 from sesa_lab.types import Candidate, Completion, Context, Group, Score, Task, Turn
 
 
@@ -31,8 +33,16 @@ def test_unreadable_answers_repeat_nothing() -> None:
     assert credited(group, "zero") == [-0.1, -0.1, 1.0, -0.1, 0.0]
 
 
-def test_a_negative_reward_of_a_repeat_becomes_zero_too() -> None:
-    assert credited(scores((-1.0, "a"), (-1.0, "a")), "zero") == [-1.0, 0.0]
+def test_a_penalty_stays_with_a_repeat() -> None:
+    # It used to become 0: failing a second time in the same way was paid for.
+    group = scores((-1.0, "a"), (-1.0, "a"), (10.9, "b"), (0.0, "b"), (-0.2, "b"), (10.9, "b"))
+    assert credited(group, "zero") == [-1.0, -1.0, 10.9, 0.0, -0.2, 0.0]
+
+
+@given(st.lists(st.tuples(st.floats(-11, 11), st.sampled_from([None, "a", "b", "c"])), max_size=8))
+def test_no_repeat_is_better_off_for_being_one(pairs: list[tuple[float, str | None]]) -> None:
+    for score, reward in zip(scores(*pairs), credited(scores(*pairs), "zero"), strict=True):
+        assert reward <= score.reward and (reward == score.reward or reward == 0.0)
 
 
 def test_advantages_by_hand() -> None:
@@ -86,29 +96,49 @@ FOLLOWERS = [follower(), follower(0), follower(0), follower(1), follower(1), fol
 VERDICTS = scores((1.0, "a"), (0.5, "b"), (0.0, None), (0.25, "c"), (1.0, "a"), (1.0, "d"), (2.0, "b"))
 
 
-def credit(rule: str, repeats: str = "count") -> list[float]:
+def credit(rule: str, repeats: str = "count") -> list[float | None]:
     return sketch_rewards(FOLLOWERS, VERDICTS, credited(VERDICTS, repeats), 4, rule)
 
 
 def test_credit_of_sketches_by_hand() -> None:
     # Rewards of the solutions: sketch 0: .5 and 0; sketch 1: .25, 1 and 1; sketch 2: none; sketch 3: 2.
-    assert credit("best") == [0.5, 1.0, 0.0, 2.0]
-    assert credit("mean") == [0.25, 0.75, 0.0, 2.0]
+    assert credit("best") == [0.5, 1.0, None, 2.0]
+    assert credit("mean") == [0.25, 0.75, None, 2.0]
     # Nothing new in sketch 3 ("b" came from sketch 0); sketch 1 has found "d", its "a" came from the direct candidate.
-    assert credit("novelty") == [0.5, 1.0, 0.0, 0.0]
+    assert credit("novelty") == [0.5, 1.0, None, 0.0]
 
 
 def test_credit_of_sketches_follows_the_rule_for_repeats() -> None:
     # Where a repeat earns nothing: sketch 1: .25, 0 and 1; sketch 3: 0. Novelty asks for new ways whatever the rule.
-    assert credit("best", "zero") == [0.5, 1.0, 0.0, 0.0]
-    assert credit("mean", "zero") == pytest.approx([0.25, 1.25 / 3, 0.0, 0.0])
+    assert credit("best", "zero") == [0.5, 1.0, None, 0.0]
+    assert credit("mean", "zero") == [0.25, pytest.approx(1.25 / 3), None, 0.0]
     assert credit("novelty", "zero") == credit("novelty", "count")
 
 
-def test_the_best_of_bad_solutions_is_bad_and_a_dropped_sketch_earns_0() -> None:
+def test_the_best_of_bad_solutions_is_bad_and_a_dropped_sketch_has_no_reward() -> None:
+    # It used to have 0, which is more than either of these earned.
     bad = scores((-0.5, None), (-0.1, "a"))
-    for rule, expected in (("best", [-0.1, 0.0]), ("mean", [-0.3, 0.0]), ("novelty", [-0.1, 0.0])):
-        assert sketch_rewards([follower(0), follower(0)], bad, [-0.5, -0.1], 2, rule) == pytest.approx(expected)
+    for rule, expected in (("best", -0.1), ("mean", -0.3), ("novelty", -0.1)):
+        found = sketch_rewards([follower(0), follower(0)], bad, [-0.5, -0.1], 2, rule)
+        assert found == [pytest.approx(expected), None]
+
+
+def test_a_repeated_failure_is_no_novelty() -> None:
+    # Sketch 1 only fails as sketch 0 did: its penalty stays. Sketch 2 repeats a success: nothing.
+    bad = scores((-0.5, "a"), (1.0, "b"), (-0.5, "a"), (1.0, "b"))
+    followers = [follower(0), follower(0), follower(1), follower(2)]
+    assert sketch_rewards(followers, bad, [-0.5, 1.0, -0.5, 1.0], 3, "novelty") == [1.0, -0.5, 0.0]
+
+
+def test_sketches_without_followers_are_left_out_of_the_baseline() -> None:
+    # Of -1, -3 and -2: mean -2, deviations 1, -1 and 0, sample variance 1.
+    rewards = [None, -1.0, None, -3.0, -2.0]
+    assert sketch_advantages(rewards, "mean") == [0.0, 1.0, 0.0, -1.0, 0.0]
+    assert sketch_advantages(rewards, "std") == pytest.approx([0.0, 1 / (1 + 1e-6), 0.0, -1 / (1 + 1e-6), 0.0])
+    assert sketch_advantages([None, 0.5, 0.5], "std") == sketch_advantages([None, 1.0, None], "std") == [0.0] * 3
+    assert sketch_advantages([None, None], "mean") == [0.0, 0.0] and sketch_advantages([], "std") == []
+    known = [0.3, 1.0, 0.0, 0.0, 2.5]
+    assert sketch_advantages(known, "std") == advantages(known, "std")
 
 
 def test_a_candidate_of_several_sketches_pays_each() -> None:

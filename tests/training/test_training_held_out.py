@@ -14,12 +14,12 @@ from tiny_policy import tiny_policy
 from toy_environments import Colours, ToyOptions, Walks
 
 from sesa_lab import environments
-from sesa_lab.config import Config
+from sesa_lab.config import Config, SamplerConfig
 from sesa_lab.environments import registry
 from sesa_lab.errors import InputError
 from sesa_lab.seeding import stream
-from sesa_lab.training import held_out
-from sesa_lab.training.held_out import Judge, measures
+from sesa_lab.training import room
+from sesa_lab.training.held_out import Judge, guided, measures
 from sesa_lab.types import Candidate, Completion, Context, Group, Score, Task, Turn
 
 # --- measures -----------------------------------------------------------------------------------------------------------
@@ -202,16 +202,48 @@ def test_every_evaluation_draws_the_same_numbers_and_another_seed_others() -> No
     assert drawn(one)[80:] == [word for task in range(5) for word in words(0, 1, task)] != drawn(one)[:40]
 
 
-@pytest.mark.parametrize("rows", [1, 8, 20, 1024])
-def test_many_tasks_are_drawn_in_parts_with_the_same_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rows", "batches"),
+    [
+        (1, [1] * 40),
+        (3, [3, 3, 2] * 5),  # a group that is too large is drawn in parts
+        (8, [8] * 5),
+        (20, [16, 16, 8]),
+        (39, [32, 8]),
+        (1024, [40]),
+    ],
+)
+def test_many_answers_are_drawn_in_parts_with_the_same_result(
+    rows: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = judge().validation(1)
-    monkeypatch.setattr(held_out, "ROWS", rows)
+    monkeypatch.setattr(room, "ROWS", rows)
     one = judge()
     assert one.validation(1) == whole
-    part = max(1, rows // 8)
-    assert [len(batch) for batch in one.engine.batches] == [  # type: ignore[attr-defined]
-        8 * len(range(start, min(start + part, 5))) for start in range(0, 5, part)
-    ]
+    assert [len(batch) for batch in one.engine.batches] == batches  # type: ignore[attr-defined]
+
+
+def test_sketches_keep_a_group_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judge(test_tasks=3, test_guided="yes").test()
+    monkeypatch.setattr(room, "ROWS", 3)
+    one = judge(test_tasks=3, test_guided="yes")
+    assert one.test() == whole
+    assert [len(batch) for batch in one.engine.batches] == [3, 3, 2] * 3 + [*[1] * 8, 8] * 3  # type: ignore[attr-defined]
+
+
+def test_episodes_are_drawn_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judge(environment="walks").validation(1)
+    monkeypatch.setattr(room, "ROWS", 3)
+    assert judge(environment="walks").validation(1) == whole
+
+
+def test_what_the_model_has_no_room_for_is_refused() -> None:
+    # tiny_policy has 256 positions; a prompt has 2 tokens.
+    with pytest.raises(
+        InputError, match=r"a prompt of 2 tokens and sampler\.max_tokens = 255 make 257, which exceeds .* 256"
+    ):
+        judge({"max_tokens": 255}).validation(1)
+    judge({"max_tokens": 254}).validation(1)
 
 
 def test_judging_costs_the_run_nothing() -> None:
@@ -250,11 +282,34 @@ def test_sketches_of_a_guided_test(samples: int, sketches: int) -> None:
     assert direct["coverage_k"] == guided["coverage_k"] == samples
 
 
-def test_a_guided_test_drafts_as_the_run_did_without_its_direct_share() -> None:
-    sampler = {"name": "sesa", "group_size": 10, "on_policy_fraction": 0.4, "expansions": 3, "drafting": "iid"}
-    one = judge(sampler, test_tasks=2, test_guided="yes")
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "parallel"},
+        {"name": "sequential", "redraws": 2},
+        {"name": "sesa", "group_size": 10, "on_policy_fraction": 0.4, "expansions": 3, "drafting": "iid"},
+        {"name": "sesa", "drafting_form": "prompt", "redraws": 3, "repeated_sketch": "drop"},
+    ],
+    ids=lambda sampler: "-".join(map(str, sampler.values())),
+)
+def test_a_guided_test_is_the_same_however_the_run_drew_its_groups(sampler: dict[str, Any]) -> None:
+    """Arms are compared on equal terms: in sequence, as one list, nothing drawn again, repeats kept."""
+    shared = {"sketch_tokens": 5, "max_tokens": 9, "temperature": 0.7}
+    reference, one = (judge(own | shared, test_tasks=2, test_guided="yes") for own in ({}, sampler))
+    assert one.test() == reference.test()
+    for name in ("batches", "samplings", "drawn", "started"):
+        assert getattr(one.engine, name) == getattr(reference.engine, name)
+    assert guided(one.config, 12) == SamplerConfig(
+        name="sesa", group_size=12, expansions=2, sketch_tokens=5, max_tokens=9, temperature=0.7
+    )
+
+
+@pytest.mark.parametrize(("asked", "used"), [(0.0, 0.7), (0.5, 0.5)])
+def test_samples_have_a_temperature_of_their_own_or_the_samplers(asked: float, used: float) -> None:
+    one = judge({"temperature": 0.7}, eval_temperature=asked, test_tasks=2, test_guided="yes")
+    one.validation(1)
     one.test()
-    assert [len(batch) for batch in one.engine.batches] == [16, 2 * 8, 16]  # type: ignore[attr-defined]
+    assert {sampling.temperature for sampling in one.engine.samplings} == {used}  # type: ignore[attr-defined]
 
 
 def test_episodes_are_judged_by_their_own_verdicts() -> None:

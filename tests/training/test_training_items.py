@@ -7,6 +7,7 @@ over tokens; it shares no code with the package.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from tiny_policy import STOP, VOCABULARY, rollout, scored_alone, tiny_policy, tr
 from sesa_lab.config import Config, UpdateConfig
 from sesa_lab.policies import Policy, score
 from sesa_lab.training import update as update_module
-from sesa_lab.training.batch import Item, _scale, items_of, training_kinds
+from sesa_lab.training.batch import Item, items_of, token_scale, training_kinds
+from sesa_lab.training.credit import transfers
 from sesa_lab.training.update import Report, update
-from sesa_lab.types import Candidate, Completion, Context, Scored, Sketch, Turn
+from sesa_lab.types import Candidate, Completion, Context, Score, Scored, Sketch, Turn
 
 Ids = tuple[int, ...]
 
@@ -123,7 +125,7 @@ def test_items_of_a_step() -> None:
     """First likelihoods of all candidates, then second ones of those that have one, then sketches."""
     (step,) = mixture(tiny_policy())
     rule = UpdateConfig(conditioning="task+sketch", context_weight=0.25, sketch_weight=3.0, train_sketches="best")
-    items = items_of(rule, step.group.candidates, step.advantages, step.group.sketches, step.sketch_advantages)
+    items = items_of(rule, step.group.candidates, step.advantages, (), step.group.sketches, step.sketch_advantages)
     found = [(i.kind, i.member, i.advantage, i.weight, i.is_sketch, i.is_second) for i in items]
     assert found == [
         *[("task", n, ADVANTAGES[n], 1.0, False, False) for n in range(6)],
@@ -145,7 +147,7 @@ def test_weights_by_hand(loss: str) -> None:
         loss=loss, conditioning="task+sketch", context_weight=0.5, train_sketches="best", sketch_weight=3.0
     )
     items = items_of(
-        settings.update, step.group.candidates, step.advantages, step.group.sketches, step.sketch_advantages
+        settings.update, step.group.candidates, step.advantages, (), step.group.sketches, step.sketch_advantages
     )
     of_candidates = {
         "grpo": [1 / (6 * n) for n in (3, 6, 5, 6, 8, 1)],
@@ -154,11 +156,11 @@ def test_weights_by_hand(loss: str) -> None:
     }[loss]
     of_sketches = {"grpo": [1 / (3 * n) for n in (3, 2, 4)], "dr_grpo": [1 / (3 * 4)] * 3, "dapo": [1 / 9] * 3}[loss]
     expected = [*of_candidates, *[0.5 * w for w in of_candidates[2:]], *[3.0 * w for w in of_sketches]]
-    assert _scale(settings, items).tolist() == pytest.approx(expected, rel=1e-6)
+    assert token_scale(settings, items).tolist() == pytest.approx(expected, rel=1e-6)
     # Neither second likelihoods nor sketches change what the first ones weigh; nor does the order of items.
-    assert _scale(settings, items[:6]).tolist() == pytest.approx(of_candidates, rel=1e-6)
-    assert _scale(settings, items[10:]).tolist() == pytest.approx(expected[10:], rel=1e-6)
-    turned = _scale(settings, items[::-1]).tolist()
+    assert token_scale(settings, items[:6]).tolist() == pytest.approx(of_candidates, rel=1e-6)
+    assert token_scale(settings, items[10:]).tolist() == pytest.approx(expected[10:], rel=1e-6)
+    turned = token_scale(settings, items[::-1]).tolist()
     assert turned[::-1] == pytest.approx(expected, rel=1e-6)
 
 
@@ -468,9 +470,9 @@ def test_a_candidate_goes_with_all_its_items_into_one_minibatch(monkeypatch: pyt
     seen: list[list[Item]] = []
     original = update_module.make_batch
 
-    def spied(settings: Config, items: Sequence[Item], device: torch.device) -> Any:
+    def spied(items: Sequence[Item], scale: torch.Tensor, device: torch.device) -> Any:
         seen.append(list(items))
-        return original(settings, items, device)
+        return original(items, scale, device)
 
     monkeypatch.setattr(update_module, "make_batch", spied)
     settings = config(conditioning="task+sketch", train_sketches="best", minibatches=3, epochs=2, micro_batch=1)
@@ -484,6 +486,70 @@ def test_a_candidate_goes_with_all_its_items_into_one_minibatch(monkeypatch: pyt
         assert sorted(map(id, (item for part in epoch for item in part))) == sorted(map(id, everything))
         assert [sum(is_sketch for is_sketch, _ in part) for part in dealt] == [1, 1, 1]
     assert report.sums["tokens"] == 2 * (29 + 20 + 9)  # second likelihoods of 5 + 6 + 8 + 1 tokens
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo"])
+def test_items_without_a_gradient_are_left_out(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positive-only off-policy, one group of equal rewards: the same gradient from fewer tokens, the same report."""
+    policy = tiny_policy()
+    step = [*mixture(policy), *mixture(policy, seed=1)]
+    step[1].advantages[:] = [0.0] * 6
+    rule = {
+        "loss": loss, "conditioning": "task+sketch", "correction": "positive_only", "correction_scope": "off_policy",
+        "minibatches": 3,
+    }  # fmt: skip
+    short, moved = step_gradient(policy, config(**rule), step)
+    first_look = update_module._first_look
+    monkeypatch.setattr(
+        update_module, "_first_look", lambda p, c, items, r: (first_look(p, c, items, r)[0], [True] * len(items))
+    )
+    whole, expected = step_gradient(policy, config(**rule), step)
+    assert float((moved - expected).norm() / expected.norm()) < 1e-4
+    assert short.sums["tokens"] < 0.7 * whole.sums["tokens"] and short.tokens_trained < whole.tokens_trained
+    assert (short.loss, short.entropy) == pytest.approx((whole.loss, whole.entropy), rel=1e-4)
+    assert (short.old, short.ratio, short.importance) == (whole.old, whole.ratio, whole.importance)
+
+
+@pytest.mark.parametrize("extra", [{"kl_coef": 0.1}, {"entropy_coef": 0.1}])
+def test_a_penalty_on_every_token_leaves_no_item_out(extra: dict[str, float]) -> None:
+    policy = tiny_policy()
+    (step,) = mixture(policy)
+    step.advantages[:] = [0.0] * 6
+    report, moved = step_gradient(policy, config(conditioning="task+sketch", minibatches=3, **extra), [step])
+    assert report.sums["tokens"] == 29 + 20
+    assert extra == {"kl_coef": 0.1} or float(moved.norm()) > 0  # of the KL to itself the gradient is 0
+
+
+def test_without_any_gradient_the_optimiser_goes_on_by_its_momentum() -> None:
+    policy = tiny_policy()
+    (step,) = mixture(policy)
+    optimiser = torch.optim.Adam(trainable(policy), lr=1e-3)
+    update(policy, optimiser, config(minibatches=3), [step], 1)
+    before = [p.detach().clone() for p in trainable(policy)]
+    step.advantages[:] = [0.0] * 6
+    report = update(policy, optimiser, config(minibatches=3), [step], 2)
+    assert (report.grad_norm, report.loss, report.tokens_trained) == (0.0, 0.0, 0) and report.entropy > 0
+    assert any(not torch.equal(p, b) for p, b in zip(trainable(policy), before, strict=True))
+
+
+def test_what_does_not_transfer_trains_under_the_sketch_only() -> None:
+    policy = tiny_policy()
+    (step,) = mixture(policy)
+    rule = UpdateConfig(conditioning="task+sketch")
+    guided = [n for n, candidate in enumerate(step.group.candidates) if "sketch" in candidate.turns[0].trained_under]
+    candidates = [
+        dataclasses.replace(candidate, sketches=(0,) if n in guided else ())
+        for n, candidate in enumerate(step.group.candidates)
+    ]
+    found = transfers(candidates, [Score(1.0, True, str(n)) for n in range(6)], "unsolved")
+    assert found == [n not in guided for n in range(6)] and len(guided) == 4
+    items = items_of(rule, candidates, step.advantages, found)
+    assert [i.advantage for i in items if i.is_second] == [ADVANTAGES[n] for n in guided]
+    assert [i.advantage for i in items if not i.is_second] == [0.0 if n in guided else ADVANTAGES[n] for n in range(6)]
+
+    failed = [Score(0.0, False, None) if n not in guided else Score(1.0, True, "a") for n in range(6)]
+    assert transfers(candidates, failed, "unsolved") == [True] * 6
+    assert transfers(candidates, failed, "always") == [True] * 6
 
 
 def test_fewer_sketches_than_minibatches() -> None:

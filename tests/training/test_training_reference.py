@@ -22,7 +22,7 @@ import torch
 from sesa_lab.config import Config, SamplerConfig, UpdateConfig
 from sesa_lab.policies import Rows, pack
 from sesa_lab.training import update as update_module
-from sesa_lab.training.batch import Batch, Item, _scale
+from sesa_lab.training.batch import Batch, Item, token_scale
 from sesa_lab.training.update import Report, accumulate
 from sesa_lab.types import Completion, Context, Turn
 
@@ -179,7 +179,7 @@ def package_loss(
         advantage=torch.tensor(p.advantage, dtype=torch.float64),
         off_policy=torch.tensor(p.off_policy),
         item=torch.arange(4),
-        scale=_scale(config, items).double(),
+        scale=token_scale(config, items).double(),
     )
     report = Report([[] for _ in p.ids], [1.0] * 4, [1.0] * 4)
     policy: Any = Table(logits, p.reference, [len(c) for c in p.contexts])

@@ -22,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sesa_lab.config import Config
 from sesa_lab.policies import Policy
-from sesa_lab.training.batch import items_of, make_batch
+from sesa_lab.training.batch import items_of, make_batch, token_scale
 from sesa_lab.training.credit import advantages
 from sesa_lab.training.update import Report, accumulate
 from sesa_lab.types import Candidate
@@ -117,7 +117,7 @@ def trl_inputs(s: Sample, members: range, given: bool) -> dict[str, torch.Tensor
 def ours(policy: Policy, s: Sample, given: bool, temperature: float, **update: Any) -> tuple[Report, torch.Tensor]:
     settings = Config.build(sampler={"max_tokens": MAX_TOKENS, "temperature": temperature}, update=update)
     items = items_of(settings.update, s.candidates, ADVANTAGES)
-    batch = make_batch(settings, items, policy.device)
+    batch = make_batch(items, token_scale(settings, items), policy.device)
     report = Report([[] for _ in LENGTHS], [1.0] * 8, [1.0] * 8)
     accumulate(policy, settings, batch, torch.cat(s.old) if given else None, report, items)
     return report, gradients(policy)

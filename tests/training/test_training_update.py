@@ -14,7 +14,7 @@ from sesa_lab.policies import Policy
 from sesa_lab.runs import schema
 from sesa_lab.training import losses
 from sesa_lab.training import update as update_module
-from sesa_lab.training.batch import Batch, items_of, make_batch, training_kinds
+from sesa_lab.training.batch import Batch, items_of, make_batch, token_scale, training_kinds
 from sesa_lab.training.measure import step_measures
 from sesa_lab.training.table import rollout_rows, sketch_rows
 from sesa_lab.training.update import Report, accumulate, update
@@ -32,12 +32,13 @@ def gradient(
 ) -> tuple[Report, torch.Tensor]:
     items = items_of(settings.update, candidates, advantages)
     report = Report([[] for _ in candidates], [1.0] * len(candidates), [1.0] * len(candidates))
-    accumulate(policy, settings, make_batch(settings, items, policy.device), None, report, items)
+    accumulate(policy, settings, make_batch(items, token_scale(settings, items), policy.device), None, report, items)
     return report, gradients(policy)
 
 
 def batch_of(settings: Config, candidates: list[Candidate], advantages: list[float]) -> Batch:
-    return make_batch(settings, items_of(settings.update, candidates, advantages), torch.device("cpu"))
+    items = items_of(settings.update, candidates, advantages)
+    return make_batch(items, token_scale(settings, items), torch.device("cpu"))
 
 
 def sgd(policy: Policy, rate: float) -> torch.optim.Optimizer:

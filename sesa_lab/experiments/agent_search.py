@@ -1,0 +1,75 @@
+"""Which learning rate each of the agents' arms takes: from the runs of the search to lines that can be pasted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sesa_lab.errors import InputError
+from sesa_lab.experiments.agents import BASES
+
+MEASURES = ("accuracy", "pass_at_64")
+"""What a rate is picked by, in equal parts: the aim is more pass@64 at a pass@1 no lower."""
+
+
+def scores(last: pd.DataFrame) -> pd.DataFrame:
+    """Every searched rate's mean over tasks and seeds: columns base, arm, rate, accuracy, pass_at_64, score.
+
+    Args:
+        last: validation measures at the last step: columns arm ('NAME@RATE'), seed, group ('search-TASK-BASE'), accuracy,
+            pass_at_64.
+
+    Raises:
+        InputError: rates of one arm and base that were not run on the same tasks and seeds.
+    """
+    names = last["arm"].str.partition("@")
+    groups = last["group"].str.split("-", n=2, expand=True)
+    frame = last.assign(arm=names[0], rate=names[2].astype(float), task=groups[1], base=groups[2])
+    for (base, arm), part in frame.groupby(["base", "arm"], sort=False):
+        behind = part.groupby("rate")[["task", "seed"]].apply(lambda own: frozenset(own.itertuples(index=False)))
+        if behind.nunique() > 1:
+            raise InputError(
+                f"{arm} on the {base} base: its rates have different tasks or seeds behind them, expected the same:"
+                " run the search again, it does what is missing"
+            )
+    means = frame.groupby(["base", "arm", "rate"], sort=False)[list(MEASURES)].mean().reset_index()
+    return means.assign(score=means[list(MEASURES)].mean(axis=1))
+
+
+def picked(last: pd.DataFrame) -> pd.DataFrame:
+    """The rate of each base and arm, fixed before the search as follows.
+
+    Over the tasks and seeds of the search, the highest mean of (pass@1 + pass@64) / 2 on validation tasks at the last step;
+    of equal ones the smallest rate.
+
+    Args:
+        last: as ``scores`` takes it.
+
+    Returns:
+        One row a base and arm: the columns of ``scores``.
+    """
+    found = scores(last)
+    best = found.sort_values("rate").groupby(["base", "arm"])["score"].idxmax()
+    return found.loc[sorted(best)].reset_index(drop=True)
+
+
+def table(last: pd.DataFrame) -> pd.DataFrame:
+    """Base and arm x rate, each 'score (pass@1 / pass@64)', the picked one with a star."""
+    chosen = set(picked(last)[["base", "arm", "rate"]].itertuples(index=False, name=None))
+    frame = scores(last)
+    frame["text"] = [
+        f"{row.score:.3f} ({row.accuracy:.3f} / {row.pass_at_64:.3f})" + "*" * ((row.base, row.arm, row.rate) in chosen)
+        for row in frame.itertuples(index=False)
+    ]
+    wide = frame.pivot_table("text", ["base", "arm"], "rate", aggfunc="first", sort=False)
+    return wide.reindex(columns=sorted(wide.columns)).rename(columns="{:g}".format)
+
+
+def pasted(last: pd.DataFrame) -> str:
+    """The picked rates of a search on every base, as lines of ``agents._RATES``: one an arm, one column a base."""
+    rates = picked(last).set_index(["base", "arm"])["rate"]
+    lines = []
+    for arm in dict.fromkeys(rates.index.get_level_values("arm")):
+        values = [np.format_float_scientific(rates[base, arm], trim="-", exp_digits=1) for base in BASES]
+        lines.append(f'    "{arm}": ({", ".join(values)}),')
+    return "\n".join(lines)

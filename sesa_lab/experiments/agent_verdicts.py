@@ -1,0 +1,164 @@
+"""What the agents' tables show, in words: which arm is best, and whether the aims that were set before the runs are reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from sesa_lab.errors import InputError
+from sesa_lab.experiments.agent_tables import BASE, MEASURES, PLAIN, Results, difference, short, widest, with_sketches
+from sesa_lab.experiments.agents import LABELS
+from sesa_lab.statistics import Interval
+
+AIMS = {
+    "habit": "more {} and more distinct correct strategies than every arm without sketches, pass@1 not shown lower",
+    "ordinary": "pass@1 and {} no more than 0.03, and distinct correct strategies no more than 10 %, below those of every arm"
+    " without sketches",
+}
+"""Base -> what the best arm with sketches is to reach, set before the runs."""
+
+MARGIN, MARGIN_DISTINCT = 0.03, 0.10
+"""How much lower is still no worse: of pass@1 and pass@k, and as a share of the rival's distinct correct strategies."""
+
+SLACK = 0.02
+"""How much lower than the best arm without sketches the pass@1 of the arm may be that is called best."""
+
+FEWEST_SEEDS = 3
+"""With fewer no conclusion is drawn."""
+
+
+def best(results: Results) -> str:
+    """The arm with sketches that comes nearest to the aim on *validation* tasks at its last step.
+
+    Of the arms whose mean pass@1 is no more than ``SLACK`` below the highest of an arm without sketches, the one of the highest
+    sum of mean pass@k (the widest k) and mean distinct correct strategies; where there is none, the one of the highest pass@1.
+    Means are over the seeds that all these arms have: a seed fixes the tasks too, and another one's may be easier.
+
+    Chosen there, so that what is said of it on test tasks is not the luck of the choice.
+
+    Raises:
+        InputError: no arm draws sketches, or the arms have no seed in common.
+    """
+    arms, rivals = with_sketches(results), rivals_of(results)
+    if not arms:
+        raise InputError("no arm with sketches among the runs, expected at least one: add e.g. sesa-paper")
+    frame = results.evaluations[results.evaluations["arm"].isin([*arms, *rivals])]
+    last = frame[frame["step"] == frame["step"].max()]
+    wide, count = widest(last), last.groupby("seed")["arm"].nunique()
+    shared = last[last["seed"].isin(count.index[count == len(arms) + len(rivals)])]
+    if not len(shared):
+        raise InputError(f"arms {', '.join([*arms, *rivals])} have no seed in common: run them on the same seeds")
+    means = shared.groupby("arm")[["accuracy", wide, "coverage"]].mean().round(12)
+    own, highest = means.loc[arms], means.loc[rivals, "accuracy"].max() if rivals else -math.inf
+    enough = own[own["accuracy"] >= round(highest - SLACK, 12)]
+    return str((enough[wide] + enough["coverage"]).idxmax() if len(enough) else own["accuracy"].idxmax())
+
+
+def rivals_of(results: Results) -> list[str]:
+    """Trained arms without sketches."""
+    return [str(a) for a in results.direct["arm"].unique() if a != BASE and a not in with_sketches(results)]
+
+
+def aims(results: Results) -> pd.DataFrame:
+    """The best arm with sketches against every arm without, on test tasks: differences and what they say.
+
+    On the ordinary base, where the aim is to be no worse, that is what is said of a difference: "no worse" where its interval
+    lies above minus the margin.
+    """
+    frame, own = results.direct, best(results)
+    names = _measures(frame)
+    rows = {}
+    for rival in rivals_of(results):
+        found = {name: difference(frame, own, rival, name) for name in names}
+        margins = _margins(frame, own, rival, names)
+        words = {
+            name: _against(value, margins[name]) if results.base == "ordinary" else _word(value)
+            for name, value in found.items()
+        }
+        said = "; ".join(f"{MEASURES[name]} {word}" for name, word in words.items())
+        enough = min(value.n for value in found.values()) >= FEWEST_SEEDS
+        rows[LABELS.get(rival, rival)] = {
+            **{MEASURES[name]: short(value) for name, value in found.items()},
+            "so": said if enough else f"no conclusion: fewer than {FEWEST_SEEDS} seeds",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{LABELS.get(own, own)} minus")
+
+
+def conclusion(results: Results) -> str:
+    """Markdown that says, from the test table alone, what training did and whether sketches helped."""
+    (low, high), frame = results.seeds, results.direct
+    count = f"{high} seed{'s' if high != 1 else ''}" if low == high else f"{low} to {high} seeds"
+    head = f"**{results.task}, {results.base} base**, {count}, test tasks, without sketches:"
+    if high < FEWEST_SEEDS:
+        return f"{head} no conclusion is drawn from fewer than {FEWEST_SEEDS} seeds."
+    own, wide = best(results), MEASURES[widest(frame)]
+    lines = [head, ""]
+    for arm, reference in ((PLAIN, BASE), (own, BASE), *((own, rival) for rival in rivals_of(results))):
+        found = {name: difference(frame, arm, reference, name) for name in _measures(frame)}
+        said = "; ".join(
+            f"{MEASURES[name]} {_word(value)} ({short(value, sign=True)})" for name, value in found.items()
+        )
+        if found["accuracy"].n < FEWEST_SEEDS:
+            said = f"no conclusion, only {found['accuracy'].n} seeds in common"
+        lines.append(f"- **{LABELS.get(arm, arm)}** against {LABELS.get(reference, reference)}: {said}.")
+    chosen = (
+        f"{LABELS.get(own, own)} was chosen among the arms with sketches on validation tasks, by {wide} plus distinct correct"
+        f" strategies at a pass@1 no more than {SLACK} below that of the best arm without."
+    )
+    return "\n".join([*lines, "", f"{chosen} Intervals are 95 % each, whatever their number. {_aim(results)}".rstrip()])
+
+
+def _aim(results: Results) -> str:
+    """Whether the aim that was set before the runs is reached; nothing where too few seeds or another policy say nothing.
+
+    On the habit base by differences: higher, and pass@1 not lower. On the ordinary base by non-inferiority: the lower end of
+    every interval lies above minus its margin; otherwise the aim is not shown, which is not the same as missed.
+    """
+    frame, own, rivals = results.direct, best(results), rivals_of(results)
+    names = _measures(frame)
+    found = {rival: {name: difference(frame, own, rival, name) for name in names} for rival in rivals}
+    fewest = min((values["accuracy"].n for values in found.values()), default=0)
+    if results.base not in AIMS or fewest < FEWEST_SEEDS:
+        return ""
+    aim = AIMS[results.base].format(MEASURES[widest(frame)])
+    if results.base == "ordinary":
+        margins = {rival: _margins(frame, own, rival, names) for rival in rivals}
+        shown = all(found[rival][name].low > -margins[rival][name] for rival in rivals for name in names)
+        return f"The aim, {aim}, is {'shown' if shown else 'not shown'} here."
+    met = all(
+        _word(values["accuracy"]) != "lower" and {_word(values[name]) for name in names[1:]} == {"higher"}
+        for values in found.values()
+    )
+    return f"The aim, {aim}, is {'met' if met else 'not met'} here."
+
+
+def _measures(frame: pd.DataFrame) -> list[str]:
+    """What the aims are of: pass@1, pass@k of the widest k, distinct correct strategies."""
+    return ["accuracy", widest(frame), "coverage"]
+
+
+def _margins(frame: pd.DataFrame, own: str, rival: str, names: Sequence[str]) -> dict[str, float]:
+    """Measure -> how much lower than ``rival`` is still no worse; of distinct strategies by the rival's mean, paired seeds."""
+    paired = set(frame[frame["arm"] == own]["seed"])
+    theirs = frame[(frame["arm"] == rival) & frame["seed"].isin(paired)]
+    return {name: MARGIN_DISTINCT * theirs["coverage"].mean() if name == "coverage" else MARGIN for name in names}
+
+
+def _word(value: Interval) -> str:
+    """What the interval of a difference says; "not shown" where it holds 0."""
+    if not math.isfinite(value.low):
+        return "without an interval"
+    if value.low > 0.0:
+        return "higher"
+    return "lower" if value.high < 0.0 else "no difference shown"
+
+
+def _against(value: Interval, margin: float) -> str:
+    """What the interval of a difference says beside a margin of how much lower is still no worse."""
+    if not math.isfinite(value.low):
+        return "without an interval"
+    if value.low > -margin:
+        return "higher" if value.low > 0.0 else "no worse"
+    return "lower" if value.high < 0.0 else "not shown"

@@ -1,0 +1,104 @@
+"""Which learning rate each arm takes, on a frame whose means are worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sesa_lab.errors import InputError
+from sesa_lab.experiments import agent_search, agents, stages
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.runs import RunWriter
+
+# (task, base, arm@rate) -> (pass@1, pass@64) of two seeds
+SEARCHED = {
+    ("sokoban", "habit", "mixed@0.0001"): ((0.2, 0.4), (0.2, 0.4)),
+    ("frozen_lake", "habit", "mixed@0.0001"): ((0.4, 0.6), (0.4, 0.6)),
+    # means over tasks and seeds: 0.3 and 0.5 at 1e-4; 0.25 and 0.65 at 1e-3. Halves: 0.40 and 0.45.
+    ("sokoban", "habit", "mixed@0.001"): ((0.1, 0.9), (0.3, 0.9)),
+    ("frozen_lake", "habit", "mixed@0.001"): ((0.3, 0.4), (0.3, 0.4)),
+    # equal halves, 0.5: the smaller rate
+    ("sokoban", "habit", "parallel@0.002"): ((0.4, 0.6), (0.4, 0.6)),
+    ("frozen_lake", "habit", "parallel@0.002"): ((0.4, 0.6), (0.4, 0.6)),
+    ("sokoban", "habit", "parallel@0.0003"): ((0.5, 0.5), (0.5, 0.5)),
+    ("frozen_lake", "habit", "parallel@0.0003"): ((0.5, 0.5), (0.5, 0.5)),
+    ("sokoban", "ordinary", "mixed@0.0001"): ((0.2, 0.8), (0.2, 0.8)),
+    ("sokoban", "ordinary", "mixed@0.001"): ((0.2, 0.7), (0.2, 0.7)),
+    ("sokoban", "ordinary", "parallel@0.0001"): ((0.2, 0.8), (0.2, 0.8)),
+}
+
+
+def frame() -> pd.DataFrame:
+    rows = [
+        {
+            "arm": arm, "group": f"search-{task}-{base}", "seed": seed, "step": 100, "accuracy": accuracy,
+            "pass_at_64": wide,
+        }
+        for (task, base, arm), values in SEARCHED.items()
+        for seed, (accuracy, wide) in zip((100, 101), values, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_rate_is_picked_by_pass_at_1_and_pass_at_64_over_tasks_and_seeds() -> None:
+    found = agent_search.picked(frame()).set_index(["base", "arm"])
+    assert found["rate"].to_dict() == {
+        ("habit", "mixed"): 1e-3,
+        ("habit", "parallel"): 3e-4,
+        ("ordinary", "mixed"): 1e-4,
+        ("ordinary", "parallel"): 1e-4,
+    }
+    row = found.loc[("habit", "mixed")]
+    assert row[["accuracy", "pass_at_64", "score"]].tolist() == pytest.approx([0.25, 0.65, 0.45])
+
+
+def test_the_table_has_every_rate_and_lines_can_be_pasted() -> None:
+    found = agent_search.table(frame())
+    assert list(found.columns) == ["0.0001", "0.0003", "0.001", "0.002"]
+    assert found.loc[("habit", "mixed"), "0.0001"] == "0.400 (0.300 / 0.500)"
+    assert found.loc[("habit", "mixed"), "0.001"] == "0.450 (0.250 / 0.650)*"
+    pasted = agent_search.pasted(frame())
+    assert pasted == '    "mixed": (1e-4, 1e-3),\n    "parallel": (1e-4, 3e-4),'
+    rates = eval(f"{{{pasted}}}", {"__builtins__": {}})
+    assert {name: len(values) for name, values in rates.items()} == {"mixed": 2, "parallel": 2}
+
+
+def test_rates_with_other_seeds_or_tasks_behind_them_are_not_compared() -> None:
+    whole = frame()
+    for gone in (("seed", 101), ("group", "search-frozen_lake-habit")):
+        lacking = whole[(whole["arm"] != "mixed@0.001") | (whole[gone[0]] != gone[1])]
+        with pytest.raises(InputError, match="mixed on the habit base: its rates have different tasks or seeds"):
+            agent_search.picked(lacking)
+
+
+def made(job: Job) -> None:
+    """A run that is better the nearer its rate is to 1e-3 on the habit base, to 3e-4 on the ordinary one."""
+    best = 1e-3 if job.folder.parent.name.endswith("habit") else 3e-4
+    value = 0.5 - abs(job.config.update.learning_rate - best)
+    with RunWriter.create(job.folder, job.config) as writer:
+        for step in (0, 3):
+            writer.log(
+                "evaluation", step, {"accuracy": value, "pass_at_64": value if step else 0.0, "tokens_total": step}
+            )
+        writer.commit(3, lambda folder: (folder / "state").write_text("x"))
+
+
+def test_the_stage_prints_the_table_and_what_to_paste(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr(agents, "SEARCH_GRID", (3e-4, 1e-3))
+    monkeypatch.setattr(agents, "TASKS", {"sokoban": agents.TASKS["sokoban"]})
+    for job in stages.STAGES["agents-search"].jobs(tmp_path, [], 3, arms="sesa-paper"):
+        made(job)
+    found = stages.run("agents-search", tmp_path, None, 3, arms="sesa-paper")
+    printed = capsys.readouterr().out
+    for line in (
+        "* picked, in the order of ordinary and habit:",
+        '"parallel": (3e-4, 1e-3),',
+        '"sesa-paper": (3e-4, 1e-3),',
+    ):
+        assert line in printed
+    assert found.set_index(["base", "arm"]).loc[("habit", "parallel"), "score"] == pytest.approx(0.5)
