@@ -9,11 +9,13 @@ from sesa_lab.errors import InputError
 from sesa_lab.experiments.agents import BASES
 
 MEASURES = ("accuracy", "pass_at_64")
-"""What a rate is picked by, in equal parts: the aim is more pass@64 at a pass@1 no lower."""
+
+SLACK = 0.05
+"""How far below an arm's best mean pass@1 a rate may be and still be picked."""
 
 
 def scores(last: pd.DataFrame) -> pd.DataFrame:
-    """Every searched rate's mean over tasks and seeds: columns base, arm, rate, accuracy, pass_at_64, score.
+    """Every searched rate's mean over tasks and seeds: columns base, arm, rate, accuracy, pass_at_64.
 
     Args:
         last: validation measures at the last step: columns arm ('NAME@RATE'), seed, group ('search-TASK-BASE'), accuracy,
@@ -32,15 +34,15 @@ def scores(last: pd.DataFrame) -> pd.DataFrame:
                 f"{arm} on the {base} base: its rates have different tasks or seeds behind them, expected the same:"
                 " run the search again, it does what is missing"
             )
-    means = frame.groupby(["base", "arm", "rate"], sort=False)[list(MEASURES)].mean().reset_index()
-    return means.assign(score=means[list(MEASURES)].mean(axis=1))
+    return frame.groupby(["base", "arm", "rate"], sort=False)[list(MEASURES)].mean().reset_index()
 
 
 def picked(last: pd.DataFrame) -> pd.DataFrame:
-    """The rate of each base and arm, fixed before the search as follows.
+    """The rate of each base and arm, by the rule of ``tables.picked``.
 
-    Over the tasks and seeds of the search, the highest mean of (pass@1 + pass@64) / 2 on validation tasks at the last step;
-    of equal ones the smallest rate.
+    From means over the tasks and seeds of the search, on validation tasks at the last step: among the rates whose pass@1 is
+    within ``SLACK`` of the arm's best, the one of highest pass@64; of equal ones the smallest rate. So every arm learns about
+    as much as it can, and is as broad as that allows.
 
     Args:
         last: as ``scores`` takes it.
@@ -48,17 +50,19 @@ def picked(last: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a base and arm: the columns of ``scores``.
     """
-    found = scores(last)
-    best = found.sort_values("rate").groupby(["base", "arm"])["score"].idxmax()
-    return found.loc[sorted(best)].reset_index(drop=True)
+    found = scores(last).sort_values("rate")
+    best = found.groupby(["base", "arm"])["accuracy"].transform("max")
+    enough = found[found["accuracy"] >= best - SLACK]
+    chosen = enough.groupby(["base", "arm"])["pass_at_64"].idxmax()
+    return found.loc[sorted(chosen)].reset_index(drop=True)
 
 
 def table(last: pd.DataFrame) -> pd.DataFrame:
-    """Base and arm x rate, each 'score (pass@1 / pass@64)', the picked one with a star."""
+    """Base and arm x rate, each 'pass@1 / pass@64', the picked one with a star."""
     chosen = set(picked(last)[["base", "arm", "rate"]].itertuples(index=False, name=None))
     frame = scores(last)
     frame["text"] = [
-        f"{row.score:.3f} ({row.accuracy:.3f} / {row.pass_at_64:.3f})" + "*" * ((row.base, row.arm, row.rate) in chosen)
+        f"{row.accuracy:.3f} / {row.pass_at_64:.3f}" + "*" * ((row.base, row.arm, row.rate) in chosen)
         for row in frame.itertuples(index=False)
     ]
     wide = frame.pivot_table("text", ["base", "arm"], "rate", aggfunc="first", sort=False)

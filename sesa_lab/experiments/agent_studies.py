@@ -20,10 +20,14 @@ TASK = "sokoban"
 REVIVERS = ("parallel", "parallel-novelty", "mixed-novelty", "mixed-unsolved-novelty", "sesa-paper")
 """How the collapsed policy is trained on; the first one is what it collapsed under."""
 
+REVIVAL_RATE = 1e-3
+"""Learning rate of the collapse and of every future: the top of the searched grid, at which plain parallel collapses soonest."""
+
 
 def collapsed(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
     """Plain parallel runs from the ordinary base: pass@1 rises while distinct correct strategies fall."""
-    return agents.jobs(TASK, "ordinary", ["parallel"], seeds, steps, folder / "agents")
+    shared = agents.base_of(TASK, "ordinary", steps)
+    return jobs_for(_revivers("parallel"), seeds, shared, folder / "agents" / f"{TASK}-ordinary-collapse")
 
 
 def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
@@ -31,7 +35,7 @@ def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 
     Tasks of training are those that the collapsed run has seen; those of validation and test are its own too.
     """
-    arms = [agents.arm(TASK, "ordinary", name) for name in REVIVERS]
+    arms = _revivers(*REVIVERS)
     found = []
     for job in collapsed(folder, seeds, steps):
         last = job.folder / "checkpoints" / f"step-{steps:06d}"
@@ -39,6 +43,10 @@ def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
         shared["policy"]["adapter"] = str(last.resolve())
         found += jobs_for(arms, [job.seed], shared, folder / "agents" / f"{TASK}-ordinary-revival")
     return found
+
+
+def _revivers(*names: str) -> list[Arm]:
+    return [Arm(name, agents.arm(TASK, "ordinary", name, REVIVAL_RATE).changes) for name in names]
 
 
 # --- drafting: does it matter that sketches are drawn in sequence? --------------------------------------------------

@@ -351,7 +351,7 @@ SUBJECTS = (
     ),
     Subject(
         "frozen_lake step, slippery", _lake_steps("yes"), "gymnasium", False,
-        "as above; ours can be gone back to and replayed, each slip having a generator of its own",
+        "as above; ours can be gone back to and replayed, its luck being fixed by seed and map",
     ),
     Subject("frozen_lake answer", _lake_answers, "gymnasium", note="ours reads text; theirs is given numbers of actions"),
     Subject("sokoban room", _sokoban_rooms, "gym-sokoban", False, "the same walk, masks and reverse play on either side"),

@@ -14,16 +14,18 @@ from sesa_lab.runs import RunWriter
 
 # (task, base, arm@rate) -> (pass@1, pass@64) of two seeds
 SEARCHED = {
+    # means over tasks and seeds: 0.3 and 0.5 at 1e-4; 0.26 and 0.65 at 1e-3, whose pass@1 is within 0.05; at 2e-3 it is not
     ("sokoban", "habit", "mixed@0.0001"): ((0.2, 0.4), (0.2, 0.4)),
     ("frozen_lake", "habit", "mixed@0.0001"): ((0.4, 0.6), (0.4, 0.6)),
-    # means over tasks and seeds: 0.3 and 0.5 at 1e-4; 0.25 and 0.65 at 1e-3. Halves: 0.40 and 0.45.
-    ("sokoban", "habit", "mixed@0.001"): ((0.1, 0.9), (0.3, 0.9)),
+    ("sokoban", "habit", "mixed@0.001"): ((0.12, 0.9), (0.32, 0.9)),
     ("frozen_lake", "habit", "mixed@0.001"): ((0.3, 0.4), (0.3, 0.4)),
-    # equal halves, 0.5: the smaller rate
-    ("sokoban", "habit", "parallel@0.002"): ((0.4, 0.6), (0.4, 0.6)),
-    ("frozen_lake", "habit", "parallel@0.002"): ((0.4, 0.6), (0.4, 0.6)),
-    ("sokoban", "habit", "parallel@0.0003"): ((0.5, 0.5), (0.5, 0.5)),
-    ("frozen_lake", "habit", "parallel@0.0003"): ((0.5, 0.5), (0.5, 0.5)),
+    ("sokoban", "habit", "mixed@0.002"): ((0.2, 0.9), (0.2, 0.9)),
+    ("frozen_lake", "habit", "mixed@0.002"): ((0.2, 0.9), (0.2, 0.9)),
+    # equal pass@64: the smaller rate
+    ("sokoban", "habit", "parallel@0.002"): ((0.5, 0.6), (0.5, 0.6)),
+    ("frozen_lake", "habit", "parallel@0.002"): ((0.5, 0.6), (0.5, 0.6)),
+    ("sokoban", "habit", "parallel@0.0003"): ((0.48, 0.6), (0.48, 0.6)),
+    ("frozen_lake", "habit", "parallel@0.0003"): ((0.48, 0.6), (0.48, 0.6)),
     ("sokoban", "ordinary", "mixed@0.0001"): ((0.2, 0.8), (0.2, 0.8)),
     ("sokoban", "ordinary", "mixed@0.001"): ((0.2, 0.7), (0.2, 0.7)),
     ("sokoban", "ordinary", "parallel@0.0001"): ((0.2, 0.8), (0.2, 0.8)),
@@ -42,7 +44,7 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_a_rate_is_picked_by_pass_at_1_and_pass_at_64_over_tasks_and_seeds() -> None:
+def test_a_rate_is_picked_by_pass_at_64_among_those_of_enough_pass_at_1() -> None:
     found = agent_search.picked(frame()).set_index(["base", "arm"])
     assert found["rate"].to_dict() == {
         ("habit", "mixed"): 1e-3,
@@ -51,14 +53,14 @@ def test_a_rate_is_picked_by_pass_at_1_and_pass_at_64_over_tasks_and_seeds() -> 
         ("ordinary", "parallel"): 1e-4,
     }
     row = found.loc[("habit", "mixed")]
-    assert row[["accuracy", "pass_at_64", "score"]].tolist() == pytest.approx([0.25, 0.65, 0.45])
+    assert row[["accuracy", "pass_at_64"]].tolist() == pytest.approx([0.26, 0.65])
 
 
 def test_the_table_has_every_rate_and_lines_can_be_pasted() -> None:
     found = agent_search.table(frame())
     assert list(found.columns) == ["0.0001", "0.0003", "0.001", "0.002"]
-    assert found.loc[("habit", "mixed"), "0.0001"] == "0.400 (0.300 / 0.500)"
-    assert found.loc[("habit", "mixed"), "0.001"] == "0.450 (0.250 / 0.650)*"
+    assert found.loc[("habit", "mixed"), "0.0001"] == "0.300 / 0.500"
+    assert found.loc[("habit", "mixed"), "0.001"] == "0.260 / 0.650*"
     pasted = agent_search.pasted(frame())
     assert pasted == '    "mixed": (1e-4, 1e-3),\n    "parallel": (1e-4, 3e-4),'
     rates = eval(f"{{{pasted}}}", {"__builtins__": {}})
@@ -101,4 +103,4 @@ def test_the_stage_prints_the_table_and_what_to_paste(
         '"sesa-paper": (3e-4, 1e-3),',
     ):
         assert line in printed
-    assert found.set_index(["base", "arm"]).loc[("habit", "parallel"), "score"] == pytest.approx(0.5)
+    assert found.set_index(["base", "arm"]).loc[("habit", "parallel"), "pass_at_64"] == pytest.approx(0.5)

@@ -35,11 +35,11 @@ def differing(one: Config, other: Config) -> dict[str, Any]:
 # --- what is run ------------------------------------------------------------------------------------------------------
 
 
-def test_the_collapsed_policies_are_those_of_the_main_matrix(tmp_path: Path) -> None:
-    main = stages.agent_policies(studies.TASK, tmp_path, SEEDS, STEPS)
+def test_the_collapsed_policies_are_plain_parallel_at_the_futures_rate(tmp_path: Path) -> None:
     dying = studies.collapsed(tmp_path, SEEDS, STEPS)
-    assert {job.folder for job in dying} < {job.folder for job in main} and len(dying) == len(SEEDS)
-    assert {job.arm for job in dying} == {"parallel"}
+    assert [(job.arm, job.seed) for job in dying] == [("parallel", seed) for seed in SEEDS]
+    rates = {job.config.update.learning_rate for job in [*dying, *stage("agents-revival", tmp_path)]}
+    assert rates == {studies.REVIVAL_RATE}
 
 
 def test_revivals_go_on_from_the_last_checkpoint_of_their_seed(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_drafting_is_told_by_distinct_sketches(tmp_path: Path, capsys: pytest.Ca
 def habits(folder: Path) -> list[Job]:
     jobs = stage("agents-habit", folder)
     for job in jobs:
-        strong = {"ordinary": 0.8, "habit-15": 0.4, "habit-40": 0.2, "habit": 0.1}
+        strong = {"ordinary": 0.8, "habit-15": 0.4, "habit": 0.2, "strict": 0.1}
         base = strong[job.folder.parent.name.removeprefix("sokoban-")]
         value = base / 2 + (0.1 if job.arm.startswith("mixed") else 0.0)
         reached = {**measures(value), "pass_at_64_hard": base + job.seed / 100}
@@ -216,7 +216,7 @@ def test_habits_are_an_axis(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studies, "HABIT_ARMS", ("base", "parallel", "mixed-unsolved"))
-    monkeypatch.setattr(studies, "HABITS", ("ordinary", "habit-40"))
+    monkeypatch.setattr(studies, "HABITS", ("ordinary", "habit"))
     jobs = habits(tmp_path)
     found = shown.by_policy(jobs)
     assert [results.base for results in found] == list(studies.HABITS)
@@ -228,11 +228,11 @@ def test_habits_are_an_axis(
     assert row["mean"].tolist() == pytest.approx([1.5, 0.6])  # 3 x (0.4 + 0.1) and 3 x (0.1 + 0.1)
     out = tmp_path / "habit.csv"
     stages.run("agents-habit", tmp_path, SEEDS, STEPS, out=out)
-    assert "habit-40 policy, base's pass@64, hard tasks 0.220:" in capsys.readouterr().out
+    assert "habit policy, base's pass@64, hard tasks 0.220:" in capsys.readouterr().out
     assert set(pd.read_csv(out)["base"]) == set(studies.HABITS)
     page = out.with_suffix(".html").read_text()
     assert "How strong must a habit be?" in page and "Plotly.newPlot" in page
-    assert "policies from left to right: habit-40, ordinary; runs " in page
+    assert "policies from left to right: habit, ordinary; runs " in page
 
 
 def test_options_are_paired_with_the_reference(
