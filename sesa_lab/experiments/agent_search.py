@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from sesa_lab import plots
 from sesa_lab.errors import InputError
-from sesa_lab.experiments.agents import BASES
+from sesa_lab.experiments import tables
+from sesa_lab.experiments.agent_tables import MEASURES as MEASURES_SHOWN
+from sesa_lab.experiments.agents import BASES, LABELS
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.experiments.matrix import read
 
 MEASURES = ("accuracy", "pass_at_64")
 
 SLACK = 0.05
 """How far below an arm's best mean pass@1 a rate may be and still be picked."""
+
+
+def cells(last: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a search with what their names say: columns task, base, arm, rate and the measures.
+
+    Args:
+        last: as ``scores`` takes it.
+    """
+    names = last["arm"].str.partition("@")
+    groups = last["group"].str.split("-", n=2, expand=True)
+    return last.assign(arm=names[0], rate=names[2].astype(float), task=groups[1], base=groups[2])
 
 
 def scores(last: pd.DataFrame) -> pd.DataFrame:
@@ -24,9 +43,7 @@ def scores(last: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: rates of one arm and base that were not run on the same tasks and seeds.
     """
-    names = last["arm"].str.partition("@")
-    groups = last["group"].str.split("-", n=2, expand=True)
-    frame = last.assign(arm=names[0], rate=names[2].astype(float), task=groups[1], base=groups[2])
+    frame = cells(last)
     for (base, arm), part in frame.groupby(["base", "arm"], sort=False):
         behind = part.groupby("rate")[["task", "seed"]].apply(lambda own: frozenset(own.itertuples(index=False)))
         if behind.nunique() > 1:
@@ -77,3 +94,22 @@ def pasted(last: pd.DataFrame) -> str:
         values = [np.format_float_scientific(rates[base, arm], trim="-", exp_digits=1) for base in BASES]
         lines.append(f'    "{arm}": ({", ".join(values)}),')
     return "\n".join(lines)
+
+
+def draw(jobs: Sequence[Job]) -> Any:
+    """Every searched run's last policy in the plane of pass@1 and pass@64, a panel a task and base, an arm's rates joined.
+
+    What a single choice of learning rates hides: how far each arm can trade one for the other.
+    """
+    evaluations, loaded = read(jobs)
+    steps = max(job.config.run.steps for job in jobs)
+    ends = cells(evaluations[evaluations["step"] == steps])
+    starts = cells(evaluations[evaluations["step"] == 0]).drop_duplicates("group").assign(arm=plots.START)
+    frame = pd.concat([starts, ends], ignore_index=True)
+    headings = {name: MEASURES_SHOWN[name] for name in MEASURES}
+    shown = frame.assign(arm=frame["arm"].replace(LABELS), panel=frame["task"] + ", " + frame["base"] + " base").rename(
+        columns={**headings, "rate": "learning rate"}
+    )
+    caption = tables.source(jobs, loaded, "validation tasks; larger markers: larger learning rates; crosses: untrained")
+    x, y = headings.values()
+    return plots.planes(shown, x, y, "learning rate", "What each arm can reach, by learning rate", caption)

@@ -88,18 +88,19 @@ LABELS = {
 }
 """What charts call the arms, those of ``agent_studies`` included."""
 
-HEADLINE = ("base", "parallel", "parallel-novelty", "sesa-paper", "mixed-unsolved", "mixed-unsolved-novelty")
+HEADLINE = (
+    "base", "parallel", "parallel-novelty", "parallel-positive", "sesa-paper", "mixed-unsolved", "mixed-unsolved-novelty",
+)  # fmt: skip
 """The arms of the notebooks' defaults, and those that are run on every seed."""
 
-# One line an arm, one column a base (ordinary, habit), as `sesa-lab experiment agents-search` prints it; 1e-3 throughout
-# until its runs are there.
+# One line an arm, one column a base (ordinary, habit), as `sesa-lab experiment agents-search` prints it.
 _RATES: dict[str, tuple[float, float]] = {
-    "parallel": (1e-3, 1e-3),
-    "parallel-novelty": (1e-3, 1e-3),
-    "parallel-positive": (1e-3, 1e-3),
-    "sesa-paper": (1e-3, 1e-3),
-    "mixed-unsolved": (1e-3, 1e-3),
-    "mixed-unsolved-novelty": (1e-3, 1e-3),
+    "parallel": (3e-4, 1e-4),
+    "parallel-novelty": (1e-4, 1e-4),
+    "parallel-positive": (1e-4, 1e-3),
+    "sesa-paper": (1e-4, 1e-4),
+    "mixed-unsolved": (3e-4, 1e-3),
+    "mixed-unsolved-novelty": (1e-4, 3e-4),
 }
 
 LEARNING_RATES: dict[tuple[str, str], float] = {

@@ -28,7 +28,7 @@ class Stage:
         jobs: likewise those it reports; an agents' stage takes ``arms`` as well.
         show: (jobs, steps) -> prints what came out and returns it as a table.
         by_arm: whether ``jobs`` takes ``arms``.
-        estimates: whether the table is one of estimates (``agent_tables.estimates_of``), which can be written to a file.
+        estimates: whether the table, of estimates (``agent_tables.estimates_of``) or of runs, can be written to a file.
         figure: jobs -> a plotly figure that is written beside that file.
         seeds, steps: where none are given.
     """
@@ -224,11 +224,12 @@ def _last(jobs: list[Job], steps: int) -> pd.DataFrame:
 
 
 def _show_agent_search(jobs: list[Job], steps: int) -> pd.DataFrame:
-    """Every rate of every arm on either base, and the rates that are picked, ready to be pasted into ``agents``."""
+    """Every rate of every arm on either base, and the rates that are picked, ready to be pasted; returns one row a run."""
     last = _last(jobs, steps)
     print(agent_search.table(last).to_string())
     print(f"\n* picked, in the order of {' and '.join(agents.BASES)}:\n{agent_search.pasted(last)}")
-    return agent_search.picked(last)
+    kept = ["task", "base", "arm", "rate", "seed", *(name for name in agent_tables.MEASURES if name in last)]
+    return agent_search.cells(last)[kept].reset_index(drop=True)
 
 
 def _show_agents(jobs: list[Job], steps: int) -> pd.DataFrame:
@@ -261,7 +262,7 @@ STAGES = {
         f"agents-{task}": _study(_none, partial(agent_policies, task), _show_agents, by_arm=True)
         for task in agents.TASKS
     },
-    "agents-search": Stage(_none, _agent_search, _show_agent_search, by_arm=True, seeds=agents.SEEDS, steps=_STEPS),
+    "agents-search": _study(_none, _agent_search, _show_agent_search, by_arm=True, figure=agent_search.draw),
     "agents-revival": _study(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
     "agents-drafting": _study(_none, agent_studies.drafting, shown.show_drafting),
     "agents-habit": _study(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),

@@ -7,6 +7,7 @@ A report recolours figures for dark pages; ``layout.meta["dark"]`` holds what a 
 
 from sesa_lab.plots.gallery import Replay, gallery, text_frame
 from sesa_lab.plots.lines import axis, bars, curves, panels
+from sesa_lab.plots.plane import START, planes
 from sesa_lab.plots.theme import BANDS, COLOURS, TEMPLATE, escape, provenance
 from sesa_lab.plots.tree import MASS_DARK, MASS_LIGHT, tree
 
@@ -15,6 +16,7 @@ __all__ = [
     "COLOURS",
     "MASS_DARK",
     "MASS_LIGHT",
+    "START",
     "TEMPLATE",
     "Replay",
     "axis",
@@ -23,6 +25,7 @@ __all__ = [
     "escape",
     "gallery",
     "panels",
+    "planes",
     "provenance",
     "text_frame",
     "tree",

@@ -103,4 +103,14 @@ def test_the_stage_prints_the_table_and_what_to_paste(
         '"sesa-paper": (3e-4, 1e-3),',
     ):
         assert line in printed
-    assert found.set_index(["base", "arm"]).loc[("habit", "parallel"), "pass_at_64"] == pytest.approx(0.5)
+    assert list(found.columns[:7]) == ["task", "base", "arm", "rate", "seed", "accuracy", "pass_at_64"]
+    row = found[(found["base"] == "habit") & (found["arm"] == "parallel") & (found["rate"] == 1e-3)]
+    assert row[["task", "seed", "pass_at_64"]].to_numpy().tolist() == [["sokoban", agents.SEARCH_SEEDS[0], 0.5]]
+
+    figure = agent_search.draw(stages.STAGES["agents-search"].jobs(tmp_path, [], 3, arms="sesa-paper"))
+    assert [note.text for note in figure.layout.annotations][:2] == ["sokoban, ordinary base", "sokoban, habit base"]
+    of = {trace.name: trace for trace in figure.data if trace.xaxis == "x2"}
+    assert set(of) == {"start", "parallel", "SESA, paper's rule"}
+    assert list(of["parallel"].x) == list(of["parallel"].y) == pytest.approx([0.5 - 7e-4, 0.5])
+    assert list(of["parallel"].customdata) == ["0.0003", "0.001"], "joined in the order of the rate"
+    assert list(of["start"].y) == [0.0]
