@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from sesa_lab import environments
+from sesa_lab import environments, prompts
 from sesa_lab.config import SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
 from sesa_lab.errors import InputError, NotebookError, suggest
 from sesa_lab.presets import PRESETS
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     _environments(commands)
+    _prompts(commands)
     _pretrain(commands)
     _train(commands)
     _resume(commands)
@@ -98,6 +99,29 @@ def _allowed(meta: Any) -> str:
         return f" [{' | '.join(meta['choices'])}]"
     bounds = [("> ", meta["above"]), (">= ", meta["low"]), ("<= ", meta["high"])]
     return "".join(f" [{sign}{bound:g}]" for sign, bound in bounds if bound is not None)
+
+
+def _prompts(commands: Any) -> None:
+    def run(chosen: argparse.Namespace) -> None:
+        if chosen.environment not in environments.names():
+            raise InputError(
+                f"unknown environment {chosen.environment!r}; {suggest(chosen.environment, environments.names())}"
+            )
+        for path in prompts.copy(chosen.out, chosen.form, chosen.environment):
+            print(path)
+
+    text = (
+        "Copy the prompt templates of one form and environment to a folder, to be edited and used by `train --prompts`."
+    )
+    command = _command(commands, "prompts", text, run)
+    command.add_argument("out", metavar="OUT", help="folder; what is in it is not overwritten")
+    command.add_argument(
+        "--form",
+        choices=prompts.FORMS,
+        default="chat",
+        help="chat: models with a chat template; lab: the lab policies, which know the built-in texts alone (default: chat)",
+    )
+    command.add_argument("--environment", default="path_exploration", help="environment (default: path_exploration)")
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -288,8 +312,11 @@ def _evaluate(commands: Any) -> None:
     command.add_argument("--out", metavar="FILE", help="also write the table as JSON")
     command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
     _add_settings(
-        command, ("environment", "options", "policy", "adapter", "dtype", "device", "temperature", "max_tokens", "seed")
-    )
+        command,
+        (
+            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "temperature", "max_tokens", "seed"
+        ),
+    )  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:
@@ -343,8 +370,8 @@ def _experiment(commands: Any) -> None:
     text = "Run one matrix of the experiments (what is missing of it) and print its table."
     command = _command(commands, "experiment", text, run)
     names = ["search", "factorial", "sharpness", "headline", "rival", "revival"]
-    names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search", "agents-revival"]
-    names += ["agents-drafting", "agents-habit", "agents-options"]
+    names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search", "agents-rivals"]
+    names += ["agents-revival", "agents-drafting", "agents-habit", "agents-options"]
     command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)
     command.set_defaults(seeds=None, steps=None)  # a matrix has its own

@@ -1,6 +1,7 @@
-"""The agents' smaller studies, all on Sokoban: a question, and the runs that answer it; ``agent_study_tables`` shows them.
+"""The agents' smaller studies, most of them on Sokoban: a question, and the runs that answer it.
 
-All runs are under ``runs/agents``, a folder for each policy they start from. Those that the stage ``agents-sokoban`` has too
+``agent_study_tables`` shows them.
+All runs are under ``runs/agents``, a folder for each policy they start from. Those that the stages ``agents-TASK`` have too
 are the same runs.
 """
 
@@ -14,6 +15,31 @@ from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, Sections, jobs_for
 
 TASK = "sokoban"
+
+# --- rivals: do sketches win by a learning rate? ---------------------------------------------------------------------
+
+RIVALS = ("parallel", "parallel-novelty", "parallel-positive")
+"""The arms without sketches."""
+
+OURS = ("mixed-unsolved", "mixed-unsolved-novelty")
+"""What they are compared with, at the learning rates that were searched."""
+
+
+def rivals(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """Every arm without sketches at every learning rate of the grid, on the habit bases and the seeds that are reported.
+
+    That is their best chance: whoever picks the best of them afterwards picks by what is reported.
+    """
+    found = []
+    for task in agents.TASKS:
+        arms = [agents.arm(task, "habit", name) for name in ("base", *OURS)]
+        for name in RIVALS:
+            rates = [rate for rate in agents.SEARCH_GRID if rate != agents.rate_of("habit", name)]
+            arms += [agents.arm(task, "habit", name), *(agents.arm(task, "habit", name, rate) for rate in rates)]
+        shared = agents.base_of(task, "habit", steps)
+        found += jobs_for(arms, seeds, shared, folder / "agents" / f"{task}-habit")
+    return found
+
 
 # --- revival: can a collapsed policy be brought back to life? -------------------------------------------------------
 

@@ -30,6 +30,31 @@ def by_policy(jobs: Sequence[Job]) -> list[Results]:
     return [agent_tables.load(list(own)) for _, own in groupby(jobs, key=lambda job: job.folder.parent)]
 
 
+# --- rivals ---------------------------------------------------------------------------------------------------------
+
+
+def show_rivals(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """Task by task, what every rival reached on test tasks, and each of our arms minus it; returns the estimates."""
+    found = by_policy(jobs)
+    for results in found:
+        direct = results.direct
+        print(f"{results.task}, {results.base} base:", _levels(direct).to_string(), sep="\n", end="\n\n")
+        for own in agent_studies.OURS:
+            print(minus_rivals(direct, own).to_string(), end="\n\n")
+    return pd.concat([agent_tables.estimates(results) for results in found], ignore_index=True)
+
+
+def minus_rivals(direct: pd.DataFrame, own: str) -> pd.DataFrame:
+    """``own`` minus every arm without sketches at every rate: arms x measures, 'mean [low, high]' over seeds."""
+    names = agent_tables.present(direct, agent_tables.COMPARED)
+    others = [arm for arm in direct["arm"].unique() if arm.partition("@")[0] in agent_studies.RIVALS]
+    rows = {
+        rival: {MEASURES[name]: short(agent_tables.difference(direct, own, rival, name)) for name in names}
+        for rival in others
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{LABELS[own]} minus")
+
+
 # --- revival --------------------------------------------------------------------------------------------------------
 
 GOES_ON = "parallel goes on"

@@ -35,6 +35,35 @@ def differing(one: Config, other: Config) -> dict[str, Any]:
 # --- what is run ------------------------------------------------------------------------------------------------------
 
 
+def test_rivals_have_every_rate_and_share_the_main_matrix(tmp_path: Path) -> None:
+    found = stage("agents-rivals", tmp_path)
+    assert {job.config.environment.name for job in found} == set(agents.TASKS)
+    for task in agents.TASKS:
+        own = [job for job in found if job.config.environment.name == task and job.seed == SEEDS[0]]
+        assert all(job.config.policy.model == f"{task.replace('_', '-')}-habit" for job in own)
+        for name in studies.RIVALS:
+            rates = [job.config.update.learning_rate for job in own if job.arm.partition("@")[0] == name]
+            assert sorted(rates) == sorted(agents.SEARCH_GRID)
+        main = {job.folder for job in stages.agent_policies(task, tmp_path, SEEDS, STEPS)}
+        shared = {job.arm for job in own if job.folder in main}
+        assert shared == {"base", *studies.OURS, *studies.RIVALS}, "each once, at the rate that was searched"
+
+
+def test_rivals_are_taken_from_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "TASKS", {"countdown": agents.TASKS["countdown"]})
+    monkeypatch.setattr(studies, "RIVALS", ("parallel",))
+    jobs = stage("agents-rivals", tmp_path)
+    for job in jobs:
+        write(job, measures(0.1), measures(0.2 + job.seed / 100 + (0.05 if job.arm == "mixed-unsolved" else 0.0)))
+    found = stages.run("agents-rivals", tmp_path, SEEDS, STEPS)
+    printed = capsys.readouterr().out
+    rates = len(studies.RIVALS) * len(agents.SEARCH_GRID)
+    assert printed.count("0.0500 [0.0500, 0.0500]") == len(agents.TASKS) * rates, "pass@1 of one of ours, against each"
+    assert set(found["task"]) == set(agents.TASKS) and set(found["base"]) == {"habit"}
+
+
 def test_the_collapsed_policies_are_plain_parallel_at_the_futures_rate(tmp_path: Path) -> None:
     dying = studies.collapsed(tmp_path, SEEDS, STEPS)
     assert [(job.arm, job.seed) for job in dying] == [("parallel", seed) for seed in SEEDS]
@@ -276,5 +305,5 @@ def test_panels_share_their_axis_and_their_legend() -> None:
 
 def test_a_stage_of_estimates_returns_them() -> None:
     for name, own in stages.STAGES.items():
-        assert own.estimates == (name.startswith("agents-") and name != "agents-search")
+        assert own.estimates == name.startswith("agents-")
         assert own.figure is None or own.estimates, "a figure is written beside the estimates"
