@@ -49,6 +49,11 @@ class PolicyConfig:
         " Hugging Face format, or a model name on the Hub",
     )
     adapter: str = option("", "start from the LoRA adapter of this checkpoint folder; empty: a fresh adapter")
+    prompts: str = option(
+        "",
+        "folder of prompt templates that go before the built-in ones, as `sesa-lab prompts FOLDER` makes it; empty: the"
+        " built-in ones",
+    )
     dtype: str = option("float32", "weights' data type", choices=("float32", "bfloat16", "float16"))
     device: str = option("auto", "'auto' (cuda if there is one, else cpu), 'cpu', 'cuda', 'cuda:1' ...")
     lora_rank: int = option(16, "rank of the LoRA matrices", low=1, high=1024)
@@ -119,7 +124,8 @@ class UpdateConfig:
     loss: str = option(
         "dapo",
         "how token terms are averaged: grpo (mean over tokens, then over candidates), dr_grpo (sum over tokens, divided"
-        " by candidates x max_tokens), dapo (mean over all tokens of the optimiser step)",
+        " by candidates x max_tokens, the limit of one answer or one turn, also where a candidate has several turns), dapo"
+        " (mean over all tokens of the optimiser step)",
         choices=("grpo", "dr_grpo", "dapo"),
     )
     advantage: str = option(

@@ -16,8 +16,20 @@ from sesa_lab import api, cli, environments, runs
 from sesa_lab.config import Config, PretrainConfig, flat_fields
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import stages
+from sesa_lab.prompts import Templates
 
-COMMANDS = ["environments", "pretrain", "train", "resume", "evaluate", "report", "experiment", "demo", "bench"]
+COMMANDS = [
+    "environments",
+    "prompts",
+    "pretrain",
+    "train",
+    "resume",
+    "evaluate",
+    "report",
+    "experiment",
+    "demo",
+    "bench",
+]
 TINY = ["--option", "n_treasures=5", "--group-size", "3", "--groups", "2", "--steps", "2", "--device", "cpu"]
 
 Call = Callable[..., tuple[int, str, str]]
@@ -109,6 +121,19 @@ def captured(monkeypatch: pytest.MonkeyPatch, call: Call) -> Callable[..., Confi
             "sketch_scope = 'turn' makes no sense with environment path_expl",
         ),
         ("environments chess", "unknown environment 'chess'"),
+        (
+            "train --out OUT/new --prompts OUT/none",
+            "policy.prompts = '.*none': no folder there; make one with `sesa-lab prompts",
+        ),
+        (
+            "train --out OUT/new --prompts OUT",
+            "policy.prompts = '.*OUT': list.json is no template; .*known: path_expl.* answer.txt",
+        ),
+        ("evaluate --samples 2 --prompts OUT/none", "policy.prompts = '.*none': no folder there"),
+        ("prompts OUT/new --environment chess", "unknown environment 'chess'; known: countdown"),
+        ("prompts OUT/new --form lob", "'lob'"),
+        ("prompts OUT/list.json", "cannot write .*list.json.*; choose another folder"),
+        ("prompts", "OUT"),
         ("pretrain --out OUT", "OUT exists already"),
         ("pretrain --out OUT/new --hidden 33", "hidden = 33: expected a multiple of 32"),
         ("pretrain --out OUT/new --steps 0", "--steps = 0 is out of range"),
@@ -301,6 +326,17 @@ def test_environments_shows_options_defaults_and_ranges(call: Call) -> None:
     code, one, err = call("environments", "path_exploration")
     assert (code, err) == (0, "")
     assert one in out and "countdown:" not in one
+
+
+def test_prompts_are_copied_to_be_edited(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("prompts", tmp_path / "mine", "--environment", "countdown")
+    assert (code, err) == (0, "")
+    found = Templates.read("chat", "countdown", str(tmp_path / "mine"))
+    assert out.split() == [str(path) for path in found.files.values()] and "mine/chat/countdown.txt" in out
+    assert found.texts == Templates.read("chat", "countdown").texts
+    code, _, err = call("prompts", tmp_path / "mine", "--environment", "countdown")
+    assert code == 2 and "exists already and is not overwritten" in err
+    assert call("prompts", tmp_path / "mine", "--form", "lab")[0] == 0
 
 
 # --- the whole way ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sesa_lab import runs
+from sesa_lab import prompts, runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
 from sesa_lab.experiments.jobs import Job
@@ -58,7 +58,10 @@ def digest(config: Config) -> str:
 
     So a setting that is added later leaves the digests of old runs as they are. Of a starting adapter's path only the run,
     ``checkpoints`` and the step count: the same run seen from another folder is the same. What the run itself was is in its
-    own name's digest.
+    own name's digest. Of a folder of prompts its texts count, not where it lies.
+
+    Raises:
+        InputError: a folder of prompts that cannot be read.
     """
     usual = Config().to_dict()
     content = {
@@ -67,6 +70,8 @@ def digest(config: Config) -> str:
     }
     if config.policy.adapter:
         content["policy"]["adapter"] = "/".join(Path(config.policy.adapter).parts[-3:])
+    if config.policy.prompts:
+        content["policy"]["prompts"] = prompts.folder_texts(config.policy.prompts, config.environment.name)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 

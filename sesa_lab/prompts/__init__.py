@@ -9,137 +9,101 @@ braces may name:
 ====================  =====================================================================================================
 ``answer``            x, what a direct answer is drawn under: {task}
 ``next``              bridge from one whole answer to the next, different one (sequential sampling)
-``sketch_list``       asks for a list of methods; sketches follow it one after another: {task}
+``sketch_list``       asks for a list of methods; sketches follow it one after another: {question} or {task}
 ``sketch_next``       bridge from one sketch of the list to the next: {number}
-``sketch``            asks for one more method, given those before it (repeated prompting): {task}, {sketches}
+``sketch``            asks for one more method, given those before it (repeated prompting): {question} or {task}, {sketches}
 ``solve``             asks for a solution by one method: {task}, {sketch}
 ``turn``              what the environment says after a turn: {observation}
-``turn_sketch``       the same, asking for this turn's method first: {observation}
+``turn_sketch``       the same, asking for this turn's method first: {observation}, in a chat without the answer format
 ``turn_solve``        bridge from that method to the turn itself
 ====================  =====================================================================================================
 
 {task} is ``<form>/<environment>.txt`` formatted with the task's data and {prompt}, its plain text; without such a file, the
-plain text itself. Sketches and observations are put in as they are: text of a policy is never taken for a template, nor for
-one of the tokenizer's control tokens, such as the end of a turn (a blank is put into it).
+plain text itself. {question} is {task} without the words on how an answer must look (the task's {format}), for a method is no
+answer. Sketches and observations are put in as they are: text of a policy is never taken for a template, nor for one of the
+tokenizer's control tokens, such as the end of a turn (a blank is put into it).
+
+To edit them: ``prompts.copy(folder, form="chat", environment="countdown")`` writes those that apply into a folder, and the
+setting ``policy.prompts`` names it. ``templates`` says which text goes before which.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from sesa_lab.errors import InputError
+from sesa_lab.prompts.templates import (
+    DIRECT,
+    FORMS,
+    ROLES,
+    Templates,
+    copy,
+    folder_texts,
+    task_text,
+    template,
+    without_format,
+)
 from sesa_lab.types import Completion, Task
 
-FOLDER = Path(__file__).parent
-ROLES = (
-    "answer", "next", "sketch_list", "sketch_next", "sketch", "solve", "turn", "turn_sketch", "turn_solve",
-)  # fmt: skip
-_WORD = re.compile(r"\{([a-z_]+)\}")
+__all__ = ["DIRECT", "FORMS", "ROLES", "Speaker", "Templates", "copy", "folder_texts", "task_text", "template"]
+
 _MARK = "\u2063answer\u2063"  # stands for an answer while a chat template is rendered
 _NONE = "none"  # what {sketches} says before the first
-
-
-@cache
-def template(form: str, role: str, environment: str = "") -> str:
-    """The text of ``<form>/<environment>.<role>.txt`` or, without it, ``<form>/<role>.txt``; no final line break.
-
-    Raises:
-        InputError: neither is there.
-    """
-    own = FOLDER / form / f"{environment}.{role}.txt"
-    path = own if environment and own.is_file() else FOLDER / form / f"{role}.txt"
-    if not path.is_file():
-        raise InputError(f"no prompt template {form}/{role}.txt in {FOLDER}; known roles: {', '.join(ROLES)}")
-    return path.read_text(encoding="utf-8").removesuffix("\n")
-
-
-@cache
-def _task_template(form: str, environment: str) -> str | None:
-    path = FOLDER / form / f"{environment}.txt"
-    if path.is_file():
-        return path.read_text(encoding="utf-8").removesuffix("\n")
-    if form == "lab":
-        raise InputError(f"no prompt template {form}/{environment}.txt in {FOLDER}; lab policies need one")
-    return None
-
-
-def task_text(form: str, environment: str, task: Task) -> str:
-    """{task} of the templates."""
-    text = _task_template(form, environment)
-    if text is None:
-        return task.prompt
-    try:
-        return text.format(**{"prompt": task.prompt, **task.data})
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        known = ", ".join(["prompt", *task.data])
-        raise InputError(
-            f"prompt template {form}/{environment}.txt asks for {error}; a task of {environment} has {known}"
-        ) from error
-
-
-def _filled(form: str, role: str, environment: str, values: Mapping[str, str]) -> str:
-    """The template with its {words} replaced, all at once: what comes in is never read as a template itself."""
-    parts = list(_parts(form, role, environment, tuple(values)))
-    parts[1::2] = [values[name] for name in parts[1::2]]
-    return "".join(parts)
-
-
-@cache
-def _parts(form: str, role: str, environment: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The template cut at its {words}: text, word, text ... text.
-
-    Raises:
-        InputError: it asks for a word that the role does not have.
-    """
-    parts = _WORD.split(template(form, role, environment))
-    for name in parts[1::2]:
-        if name not in names:
-            known = ", ".join(f"{{{name}}}" for name in names) or "no words to put in"
-            raise InputError(f"prompt template {form}/{role}.txt asks for {{{name}}}; this role has {known}")
-    return tuple(parts)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Speaker:
     """How one policy is spoken to about one environment: texts to token ids, nothing else.
 
+    The templates are read when it is made; whoever edits one makes a new speaker.
+
     Attributes:
         tokenizer: the policy's.
         form: ``lab`` or ``chat``.
         environment: its name.
         stop_ids: token ids that end an answer; the first closes one that the token limit cut.
+        folder: the user's own templates (``policy.prompts``); empty: the built-in ones alone.
+        templates: the texts.
     """
 
     tokenizer: Any
     form: str
     environment: str
     stop_ids: tuple[int, ...]
+    folder: str = ""
+    templates: Templates = field(init=False, repr=False, hash=False)
     _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Read the templates.
+
+        Raises:
+            InputError: see ``Templates.read``.
+        """
+        object.__setattr__(self, "templates", Templates.read(self.form, self.environment, self.folder))
 
     def answer(self, task: Task) -> tuple[int, ...]:
         """What a direct answer is drawn under: x."""
-        return self._opening("answer", {"task": task_text(self.form, self.environment, task)})
+        return self._opening("answer", task)
 
     def guided(self, task: Task, sketch: str) -> tuple[int, ...]:
         """What a solution that follows ``sketch`` is drawn under: x with the sketch."""
-        values = {"task": task_text(self.form, self.environment, task), "sketch": self._flat(sketch)}
-        return self._opening("solve", values)
+        return self._opening("solve", task, {"sketch": self._flat(sketch)})
 
     def between(self, finish: str) -> tuple[int, ...]:
         """What stands between an answer that ended by ``finish`` and the next, different one."""
-        return (*self._closing(finish), *self._bridge("next", {}))
+        return (*self._closing(finish), *self._bridge("next"))
 
     def draft(self, task: Task, form: str, earlier: Sequence[Completion]) -> tuple[int, ...]:
         """What the next sketch is drawn under: the request and the ``earlier`` ones, as a ``list`` or in a ``prompt``."""
-        text = task_text(self.form, self.environment, task)
         if form == "prompt":
-            return self._opening("sketch", {"task": text, "sketches": self._listed([e.text for e in earlier])})
-        ids = list(self._opening("sketch_list", {"task": text}) + self._list_item(1, first=True))
+            return self._opening("sketch", task, {"sketches": self._listed([e.text for e in earlier])})
+        ids = list(self._opening("sketch_list", task) + self._list_item(1, first=True))
         for number, sketch in enumerate(earlier, 2):
             ids += [*self._as_item(sketch), *self._list_item(number)]
         return tuple(ids)
@@ -150,11 +114,16 @@ class Speaker:
             return self.stop_ids
         return self.stop_ids + self._line_breaks
 
-    def observed(self, finish: str, observation: str, role: str = "turn") -> tuple[int, ...]:
+    def observed(self, finish: str, observation: str, role: str = "turn", task: Task | None = None) -> tuple[int, ...]:
         """What stands between a turn that ended by ``finish`` and the next: the environment's words.
 
-        ``role`` turn_sketch asks for a sketch first, and turn_solve stands between that sketch and the turn.
+        ``role`` turn_sketch asks for a sketch first, in a chat without the answer format of ``task``, which the observation
+        may repeat; turn_solve stands between that sketch and the turn.
         """
+        if role == "turn_solve":
+            return (*self._closing(finish), *self._bridge(role))
+        if role == "turn_sketch" and self.form == "chat" and task is not None:
+            observation = without_format(observation, task)
         return (*self._closing(finish), *self._bridge(role, {"observation": self._harmless(observation)}))
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -181,16 +150,16 @@ class Speaker:
     def _list_item(self, number: int, first: bool = False) -> tuple[int, ...]:
         if self.form == "lab" and first:
             return ()
-        return self.encode(_filled(self.form, "sketch_next", self.environment, {"number": str(number)}))
+        return self.encode(self.templates.filled("sketch_next", {"number": str(number)}))
 
-    def _opening(self, role: str, values: Mapping[str, str]) -> tuple[int, ...]:
-        text = _filled(self.form, role, self.environment, values)
+    def _opening(self, role: str, task: Task, values: Mapping[str, str] = _NOTHING) -> tuple[int, ...]:
+        text = self.templates.filled(role, values, task)
         if self.form == "chat":
             text = self.tokenizer.apply_chat_template(_turns(text), tokenize=False, add_generation_prompt=True)
         return self.encode(text)
 
-    def _bridge(self, role: str, values: Mapping[str, str]) -> tuple[int, ...]:
-        text = _filled(self.form, role, self.environment, values)
+    def _bridge(self, role: str, values: Mapping[str, str] = _NOTHING) -> tuple[int, ...]:
+        text = self.templates.filled(role, values)
         if self.form == "lab":
             return self.encode(text)
         return self._keep(("bridge", text), lambda: _chat_bridge(self.tokenizer, text))

@@ -13,6 +13,7 @@ from sesa_lab.runs.files import read_json
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
+PROMPTS = "prompts.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 STATE = "state.json"
@@ -74,6 +75,18 @@ def read_config(path: Path) -> Config:
         return Config.from_dict(data)
     except (ValueError, TypeError) as error:
         raise InputError(f"{file} does not hold a config of this version: {error}; mend it by hand") from error
+
+
+def read_prompts(path: Path) -> dict[str, str] | None:
+    """prompts.json of the run folder ``path``; None where a run has none; an ``InputError`` naming it where it is damaged."""
+    file = path / PROMPTS
+    if not file.exists():
+        return None
+    remedy = "restore it from a copy, or remove it (what is lost is what the policy was asked)"
+    texts = read_json(file, remedy)
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise InputError(f"{file}: expected a text for each template; {remedy}")
+    return texts
 
 
 def read_environment(path: Path) -> dict[str, Any]:

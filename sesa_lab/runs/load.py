@@ -58,6 +58,11 @@ class Run:
         return bool(self.checkpoints) and self.checkpoints[-1][0] == self.config.run.steps
 
     @cached_property
+    def prompts(self) -> dict[str, str] | None:
+        """File name -> text of the prompt templates that the run uses; None: it was made before these were recorded."""
+        return layout.read_prompts(self.path)
+
+    @cached_property
     def rollouts(self) -> pd.DataFrame:
         """All committed candidates in the order drawn, read once. For a large run use ``read_rollouts``."""
         return self.read_rollouts()

@@ -30,7 +30,8 @@ ROW_GROUP = 2048
 """Rows a parquet row group: a reader of one step reads no more than this beside it."""
 
 # What a killed ``create`` can leave: such a folder counts as empty.
-UNBORN = {layout.LOCK, layout.ENVIRONMENT} | {layout.TEMPORARY + n for n in (layout.ENVIRONMENT, layout.CONFIG)}
+_FIRST = (layout.ENVIRONMENT, layout.PROMPTS, layout.CONFIG)
+UNBORN = {layout.LOCK, *_FIRST[:-1], *(layout.TEMPORARY + name for name in _FIRST)}
 
 
 class RunWriter:
@@ -58,8 +59,13 @@ class RunWriter:
         sync(path)
 
     @classmethod
-    def create(cls, path: str | Path, config: Config) -> RunWriter:
-        """Makes the run folder ``path`` with config.json and environment.json, and locks it.
+    def create(cls, path: str | Path, config: Config, prompts: Mapping[str, str] | None = None) -> RunWriter:
+        """Makes the run folder ``path`` with config.json, environment.json and prompts.json, and locks it.
+
+        Args:
+            path: must be new or empty.
+            config: of the run.
+            prompts: file name -> text of the templates that it uses; None: nobody is asked, and prompts.json is not written.
 
         Raises:
             InputError: the folder exists and is not empty, another process is at it, or it cannot be written.
@@ -72,6 +78,8 @@ class RunWriter:
             with _locked(path) as lock:
                 _check_empty(path)
                 write_json(path / layout.ENVIRONMENT, facts)
+                if prompts is not None:
+                    write_json(path / layout.PROMPTS, dict(prompts))
                 write_json(path / layout.CONFIG, config.to_dict())  # last: it makes the folder a run folder
                 return cls(path, config, lock, None)
 

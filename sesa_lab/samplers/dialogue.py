@@ -48,8 +48,8 @@ class Dialogue(Protocol):
         """Token ids that end a sketch."""
         ...
 
-    def observed(self, finish: str, observation: str, role: str = "turn") -> tuple[int, ...]:
-        """What stands between a turn that ended by ``finish`` and the policy's next words."""
+    def observed(self, finish: str, observation: str, role: str = "turn", task: Task | None = None) -> tuple[int, ...]:
+        """What stands between a turn that ended by ``finish`` and the policy's next words; ``task`` says what is played."""
         ...
 
 

@@ -131,7 +131,7 @@ def _observe(
         said[row] += table.dialogue.observed(*words[row])
     guided = [row for row in active if table.drafting is not None and players[row].sketches]
     plain = {row: table.dialogue.observed(*words[row]) for row in active if row not in guided}
-    asked = {row: table.dialogue.observed(*words[row], role="turn_sketch") for row in guided}
+    asked = {row: table.dialogue.observed(*words[row], role="turn_sketch", task=players[row].task) for row in guided}
     session.append([plain.get(row) or asked.get(row) or () for row in range(len(players))])
     if not guided or table.drafting is None:
         return

@@ -18,7 +18,7 @@ from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
 from sesa_lab.engines import TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
-from sesa_lab.prompts import Speaker
+from sesa_lab.prompts import DIRECT, Speaker
 from sesa_lab.seeding import stream
 from sesa_lab.training.credit import verdicts
 from sesa_lab.training.held_out import answers, direct, in_split
@@ -98,14 +98,17 @@ def evaluate_samples(
         successful strategies), ``exact_coverage`` and ``exact_accuracy`` (NaN where answers cannot be enumerated).
 
     Raises:
-        InputError: samples, tasks or k below 1; a run without a checkpoint; a split of an environment that has none.
+        InputError: samples, tasks or k below 1; a run without a checkpoint; a split of an environment that has none; prompts
+            that were changed since the run began.
     """
     if min(samples, tasks, *ks) < 1:
         raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
     environment = _asked(config, split)
     chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
     policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
-    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids)
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids, config.policy.prompts)
+    if run is not None:
+        _check_unchanged(runs.load(run), config, speaker)
     sampler = direct(config, samples)
     if environment.enumerate(environment.task(0)) is not None:  # at the temperature of the exact values beside them
         sampler = dataclasses.replace(sampler, temperature=config.sampler.temperature)
@@ -127,6 +130,19 @@ def _asked(config: Config, split: str | None) -> Any:
             raise InputError(f"--split {split}: environment {environment.name} has no splits; leave it out")
         return environment
     return in_split(config.environment.name, environment.options, split or "validation")
+
+
+def _check_unchanged(run: runs.Run, config: Config, speaker: Speaker) -> None:
+    """Refuse to ask a run's policy by other words than it was trained with, unless ``config`` names other ones."""
+    own = run.config
+    if (own.policy.prompts, own.environment.name) != (config.policy.prompts, config.environment.name):
+        return
+    changed = speaker.templates.changed(run.prompts or {}, DIRECT)
+    if changed is not None:
+        raise InputError(
+            f"{run.path} was trained with another text of the prompt template {changed[0]} (see its prompts.json) than"
+            f" {changed[1]} has now; put that text back there, or name the folder of the prompts you mean by --prompts"
+        )
 
 
 def _last(run: str | Path) -> Path:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sesa_lab import environments
+from sesa_lab import environments, runs
 from sesa_lab.config import Config
 from sesa_lab.engines import TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.policies import load_policy, merged
-from sesa_lab.prompts import Speaker
+from sesa_lab.prompts import Speaker, Templates
 from sesa_lab.runs import RunWriter
 from sesa_lab.samplers import Request, draw
 from sesa_lab.samplers.sequential import check_world
@@ -58,9 +58,8 @@ class Trainer:
         self.engine = TorchEngine(self.policy)
         parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(parameters, lr=config.update.learning_rate)
-        self.speaker = Speaker(
-            self.policy.tokenizer, self.policy.form, config.environment.name, self.policy.stop_ids
-        )  # fmt: skip
+        name, texts = config.environment.name, config.policy.prompts
+        self.speaker = Speaker(self.policy.tokenizer, self.policy.form, name, self.policy.stop_ids, texts)
         self.world = self.environment if self.environment.turns > 1 else None
         self._check_prompts()
         self.judge_of = Judge(config, self.environment, self.engine, self.policy, self.speaker)
@@ -205,7 +204,7 @@ def train(config: Config, out: Path | str, progress: Progress | None = None) -> 
         InputError: bad settings, or ``out`` exists and is not empty.
     """
     trainer = Trainer(config)  # before the folder exists: a run that cannot start leaves nothing behind
-    with RunWriter.create(Path(out), config) as writer:
+    with RunWriter.create(Path(out), config, trainer.speaker.templates.texts) as writer:
         _run(trainer, writer, 0, progress)
     return Path(out)
 
@@ -214,11 +213,27 @@ def resume(out: Path | str, progress: Progress | None = None) -> Path:
     """Continue a run from its last checkpoint to its last step, to the result an uninterrupted run gives.
 
     Raises:
-        InputError: not a run folder, a damaged checkpoint, or another process is writing to it.
+        InputError: not a run folder, a damaged checkpoint, another process is writing to it, or the prompts were changed since
+            it began.
     """
+    _check_unchanged(Path(out))  # before the folder is touched
     with RunWriter.resume(Path(out)) as writer:
         _run(Trainer(writer.config, writer.checkpoint), writer, writer.step, progress)
     return Path(out)
+
+
+def _check_unchanged(out: Path) -> None:
+    """Refuse to go on with other prompts than those the run began with; a run made before these were recorded goes on."""
+    run = runs.load(out)
+    if not run.prompts:
+        return
+    form = next(iter(run.prompts)).partition("/")[0]
+    changed = Templates.read(form, run.config.environment.name, run.config.policy.prompts).changed(run.prompts)
+    if changed is not None:
+        raise InputError(
+            f"{out} began with another text of the prompt template {changed[0]} (see its prompts.json) than {changed[1]} has"
+            " now, and a run has one set of prompts; put that text back there, or start a new run with another --out"
+        )
 
 
 def _run(trainer: Trainer, writer: RunWriter, done: int, progress: Progress | None) -> None:

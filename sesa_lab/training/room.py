@@ -62,7 +62,7 @@ def _between(speaker: Speaker, environment: Any, sampler: SamplerConfig, task: T
     longest, episode = 0, environment.reset(task)
     while not episode.over:
         episode = environment.step(episode, "")
-        heard = speaker.observed("length", episode.observation, "turn_sketch" if drafts else "turn")
+        heard = speaker.observed("length", episode.observation, "turn_sketch" if drafts else "turn", task)
         longest = max(longest, len(heard))
     return longest + (sampler.sketch_tokens + len(speaker.observed("length", "", "turn_solve")) if drafts else 0)
 

@@ -689,7 +689,7 @@ def test_prompts() -> None:
         "room player ef box ee target db floor bb bc cb cc cd db dc dd de df eb ec ed ee ef fb fc fd fe ff"
     )
     chat = task_text("chat", "sokoban", env_of("paper").task(0))
-    for part in ("Up, Down, Left, Right", '" || "', "# # # # # #",
+    for part in ("Up, Down, Left, Right", "separated by ||]", "# # # # # #",
                  "at most 5 turns, 5 actions a turn and 10 actions in all; further ones are dropped.",
                  "<think>", "<answer>", "Turn 1:", "√: box on target"):  # fmt: skip
         assert part in chat
@@ -701,6 +701,8 @@ def test_prompts() -> None:
     ):
         assert part in task.prompt
     assert "{" not in chat + task.prompt
+    # A chat whose answers are plain used to be told "||" by the template and blanks by the task.
+    assert "||" not in task_text("chat", "sokoban", task) and task.data["format"] in task_text("chat", "sokoban", task)
     many = task_text("lab", "sokoban", env_of(boxes=2).task(0))
     assert re.fullmatch(r"room player \w\w box \w\w \w\w target \w\w \w\w floor( \w\w)+", many)
 

@@ -61,6 +61,19 @@ def test_a_digest_knows_the_run_a_policy_starts_from_wherever_it_lies() -> None:
     assert started("") == digest(Config())
 
 
+def test_a_digest_knows_what_prompts_say_wherever_they_lie(tmp_path: Path) -> None:
+    def asked(name: str, text: str) -> str:
+        (tmp_path / name / "chat").mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "chat" / "answer.txt").write_text(text)
+        return digest(Config.build(policy={"prompts": str(tmp_path / name)}))
+
+    first = asked("a", "{task}!")
+    assert first == asked("b", "{task}!\n"), "the same text elsewhere"
+    assert len({first, asked("a", "{task}?"), digest(Config())}) == 3
+    with pytest.raises(InputError, match="no folder there"):
+        digest(Config.build(policy={"prompts": str(tmp_path / "none")}))
+
+
 def test_ambiguous_matrices_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="distinct names"):
         jobs_for([*ARMS, Arm("parallel")], [0], BASE, tmp_path)

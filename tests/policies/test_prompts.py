@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import AutoTokenizer
 
 from sesa_lab import environments, prompts
 from sesa_lab.errors import InputError
-from sesa_lab.prompts import ROLES, Speaker
+from sesa_lab.prompts import Speaker, Templates
 from sesa_lab.types import Completion, Task
 
 TASK = Task(3, "Name a colour, é or 色.", {"map": 3})
@@ -43,20 +42,6 @@ def lab(tmp_path: Path) -> Speaker:
 @pytest.fixture
 def chat(tmp_path: Path) -> Speaker:
     return speaker(tmp_path, "chat")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder of templates in place of the package's."""
-    caches = (prompts.template, prompts._task_template, prompts._parts)
-    for kept in caches:
-        kept.cache_clear()
-    monkeypatch.setattr(prompts, "FOLDER", tmp_path / "prompts")
-    for form in ("lab", "chat"):
-        (tmp_path / "prompts" / form).mkdir(parents=True)
-    yield tmp_path / "prompts"
-    for kept in caches:
-        kept.cache_clear()
 
 
 def drawn(own: Speaker, text: str, finish: Any = "stop", *, end: bool = True) -> Completion:
@@ -92,9 +77,10 @@ def test_an_environment_without_a_template_of_its_own_has_the_common_one(tmp_pat
 
 @pytest.mark.parametrize("name", environments.names())
 @pytest.mark.parametrize("form", ["lab", "chat"])
-def test_every_environment_can_be_asked_in_every_role(name: str, form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["lab", "paper"])
+def test_every_environment_can_be_asked_in_every_role(name: str, form: str, preset: str, tmp_path: Path) -> None:
     own = speaker(tmp_path, form, name)
-    environment = environments.make(name)
+    environment = environments.make(name, preset=preset)
     sketch = drawn(own, "one way")
     for index in (0, 1, environment.count):
         task = environment.task(index)
@@ -102,13 +88,17 @@ def test_every_environment_can_be_asked_in_every_role(name: str, form: str, tmp_
         assert text and "{" not in text
         x = said(own, own.answer(task))
         assert text in x
-        for other in (
-            own.guided(task, "one way"),
-            own.draft(task, "list", [sketch]),
-            own.draft(task, "prompt", [sketch]),
+        question = text if form == "lab" else Templates.read(form, name).question(task)
+        for other, asked in (
+            (own.guided(task, "one way"), text),
+            (own.draft(task, "list", [sketch]), question),
+            (own.draft(task, "prompt", [sketch]), question),
         ):
-            assert text in said(own, other) and "one way" in said(own, other)
-            assert said(own, other).startswith(text if form == "lab" else f"{START}user\n{text}"), "a shared beginning"
+            assert "one way" in said(own, other)
+            assert said(own, other).startswith(asked if form == "lab" else f"{START}user\n{asked}"), (
+                "a shared beginning"
+            )
+            assert len(asked) > 0.5 * len(text) and text.startswith(asked)
 
 
 def test_chat_form_is_one_user_turn_of_the_template(chat: Speaker) -> None:
@@ -195,10 +185,10 @@ def test_contexts_of_the_two_stages_in_lab_form(lab: Speaker) -> None:
 def test_contexts_of_the_two_stages_in_chat_form(chat: Speaker) -> None:
     first, second = drawn(chat, " Go left.\n", end=False), drawn(chat, " Go  right.\n", end=False)
     assert said(chat, chat.guided(TASK, " Go left.\n")) == user(f"{TASK.prompt}\n\nFollow this method: Go left.")
-    opening = user(prompts.template("chat", "sketch_list").replace("{task}", TASK.prompt))
+    opening = user(prompts.template("chat", "sketch_list").replace("{question}", TASK.prompt))
     assert said(chat, chat.draft(TASK, "list", [])) == f"{opening}1."
     assert said(chat, chat.draft(TASK, "list", [first, second])) == f"{opening}1. Go left.\n2. Go  right.\n3."
-    asked = prompts.template("chat", "sketch").replace("{task}", TASK.prompt)
+    asked = prompts.template("chat", "sketch").replace("{question}", TASK.prompt)
     assert said(chat, chat.draft(TASK, "prompt", [])) == user(asked.replace("{sketches}", "none"))
     listed = "1. Go left.\n2. Go right."
     assert said(chat, chat.draft(TASK, "prompt", [first, second])) == user(asked.replace("{sketches}", listed))
@@ -249,6 +239,68 @@ def test_a_sketch_of_a_chats_list_ends_with_its_line(chat: Speaker, tmp_path: Pa
     assert set(found) == {own.eos_token_id, *chat.encode("\n"), *breaks}
 
 
+# --- a method is asked for without the answer's format ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["lab", "paper"])
+@pytest.mark.parametrize("name", ["countdown", "frozen_lake", "sokoban"])
+def test_a_chat_is_asked_for_methods_without_the_answer_format(name: str, preset: str, tmp_path: Path) -> None:
+    # "Answer with actions only ..." used to stand right before "Write one more method".
+    own = speaker(tmp_path, "chat", name)
+    task = environments.make(name, preset=preset).task(0)
+    words = task.data["format"]
+    assert words in said(own, own.answer(task)) and words in said(own, own.guided(task, "a"))
+    for form in ("list", "prompt"):
+        asked = said(own, own.draft(task, form, []))
+        assert words not in asked and "<answer>" not in asked and "||" not in asked
+        assert "It is not the answer" in asked and "at most 30 words" in asked
+        assert "\n\nDo not answer yet" in asked and "\n\n\n" not in asked, "no gap where the format was"
+
+
+@pytest.mark.parametrize("name", ["frozen_lake", "sokoban"])
+def test_nor_is_one_asked_for_so_between_turns(name: str, tmp_path: Path) -> None:
+    own = speaker(tmp_path, "chat", name)
+    environment = environments.make(name, preset="paper")
+    task = environment.task(0)
+    heard = environment.step(environment.reset(task), "<answer>Up</answer>").observation
+    assert heard.endswith(task.data["format"]), "the observation repeats it"
+    found = said(own, own.observed("stop", heard, "turn_sketch", task))
+    shown = heard.removesuffix(task.data["format"]).rstrip()
+    assert found == "\n" + user(prompts.template("chat", "turn_sketch").replace("{observation}", shown))
+    assert own.observed("stop", heard, "turn", task) == own.observed("stop", heard), "the turn itself is told all"
+    lab = speaker(tmp_path / "lab", "lab", name)
+    assert lab.observed("stop", heard, "turn_sketch", task) == lab.observed("stop", heard, "turn_sketch")
+
+
+LAB = {
+    "countdown": "numbers 2 3 7 7 target 48",
+    "frozen_lake": "lake from ed to bb holes cd ec",
+    "path_exploration": "map 0:",
+    "sokoban": "room player ef box ee target db floor bb bc cb cc cd db dc dd de df eb ec ed ee ef fb fc fd fe ff",
+}
+
+
+@pytest.mark.parametrize("name", LAB)
+def test_the_words_that_lab_policies_were_trained_on_stay(name: str, tmp_path: Path) -> None:
+    """Every role, spelt out: a changed letter would make the shipped policies useless without a word."""
+    own, x = speaker(tmp_path, "lab", name), LAB[name]
+    task = environments.make(name).task(0)
+    sketches = [drawn(own, " one"), drawn(own, " two")]
+    for found, expected in (
+        (own.answer(task), x if name == "path_exploration" else f"{x} answer:"),
+        (own.guided(task, "one"), f"{x} idea: one answer:"),
+        (own.draft(task, "list", []), f"{x} ideas:"),
+        (own.draft(task, "list", sketches), f"{x} ideas: one{END} then two{END} then"),
+        (own.draft(task, "prompt", []), f"{x} tried: none idea:"),
+        (own.draft(task, "prompt", sketches), f"{x} tried: one, two idea:"),
+        (own.between("stop"), " then"),
+        (own.observed("stop", "s"), " now s answer:"),
+        (own.observed("stop", "s", "turn_sketch", task), " now s idea:"),
+        (own.observed("stop", "", "turn_solve"), " answer:"),
+    ):
+        assert said(own, found) == expected
+
+
 # --- hostile text ---------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +320,8 @@ def test_hostile_text_is_put_in_as_it_is(form: str, text: str, tmp_path: Path) -
 
     assert said(own, own.guided(TASK, text)) == filled("solve", task=task, sketch=flat)
     listed = flat if form == "lab" else f"1. {flat}"
-    assert said(own, own.draft(TASK, "prompt", [drawn(own, text)])) == filled("sketch", task=task, sketches=listed)
+    values = {"task": task, "question": task, "sketches": listed}  # this task's data name no answer format
+    assert said(own, own.draft(TASK, "prompt", [drawn(own, text)])) == filled("sketch", **values)
     for role in ("turn", "turn_sketch"):
         expected = filled(role, observation=text)
         assert said(own, own.observed("stop", text, role)) == (expected if form == "lab" else "\n" + expected)
@@ -305,96 +358,3 @@ def test_many_observations_do_not_fill_the_memory(chat: Speaker) -> None:
         chat.observed("stop", str(number))
     assert len(chat._kept) <= 257
     assert chat.observed("stop", "0") == first
-
-
-# --- templates ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_missing_template_is_named(folder: Path, tmp_path: Path) -> None:
-    own = speaker(tmp_path / "tokenizer", "lab")
-    (folder / "lab" / "path_exploration.txt").write_text("map {map}:\n")
-    for role, ask in {
-        "answer": lambda: own.answer(TASK),
-        "next": lambda: own.between("stop"),
-        "sketch_list": lambda: own.draft(TASK, "list", []),
-        "sketch": lambda: own.draft(TASK, "prompt", []),
-        "solve": lambda: own.guided(TASK, "a"),
-        "turn": lambda: own.observed("stop", ""),
-    }.items():
-        with pytest.raises(InputError, match=rf"no prompt template lab/{role}\.txt in .*known roles: answer, next, "):
-            ask()
-
-
-def test_lab_form_needs_the_environments_template_and_chat_form_does_not(folder: Path, tmp_path: Path) -> None:
-    for form in ("lab", "chat"):
-        (folder / form / "answer.txt").write_text("{task}!\n")
-    with pytest.raises(InputError, match=r"no prompt template lab/nowhere\.txt in .*lab policies need one"):
-        speaker(tmp_path / "a", "lab", "nowhere").answer(TASK)
-    own = speaker(tmp_path / "b", "chat", "nowhere")
-    assert said(own, own.answer(TASK)) == user(f"{TASK.prompt}!")
-
-
-@pytest.mark.parametrize(
-    "template", ["map {number}:", "map {map.x}:", "map {map[0]}:", "map {0}:", "map {:", "{map!z}", "}"]
-)
-def test_a_task_template_that_asks_for_what_there_is_not(folder: Path, template: str, tmp_path: Path) -> None:
-    (folder / "lab" / "answer.txt").write_text("{task}\n")
-    (folder / "lab" / "path_exploration.txt").write_text(template)
-    own = speaker(tmp_path / "tokenizer", "lab")
-    message = r"prompt template lab/path_exploration\.txt asks for .*a task of path_exploration has prompt, map"
-    with pytest.raises(InputError, match=message):
-        own.answer(TASK)
-
-
-@pytest.mark.parametrize(
-    ("role", "template", "known"),
-    [
-        ("answer", "{task} {sketch}", "{task}"),
-        ("answer", "{map}", "{task}"),
-        ("solve", "{task} {sketches}", "{task}, {sketch}"),
-        ("sketch", "{sketch}", "{task}, {sketches}"),
-        ("sketch_list", "{number}", "{task}"),
-        ("turn", "{task}", "{observation}"),
-        ("next", "{task}", "no words to put in"),
-    ],
-)
-def test_a_role_that_asks_for_what_it_does_not_have(
-    folder: Path, role: str, template: str, known: str, tmp_path: Path
-) -> None:
-    (folder / "lab" / "path_exploration.txt").write_text("map {map}:")
-    (folder / "lab" / f"{role}.txt").write_text(template)
-    own = speaker(tmp_path / "tokenizer", "lab")
-    ask = {
-        "answer": lambda: own.answer(TASK), "solve": lambda: own.guided(TASK, "a"), "next": lambda: own.between("stop"),
-        "sketch": lambda: own.draft(TASK, "prompt", []), "sketch_list": lambda: own.draft(TASK, "list", []),
-        "turn": lambda: own.observed("stop", "a"),
-    }[role]  # fmt: skip
-    with pytest.raises(InputError) as caught:
-        ask()
-    assert f"prompt template lab/{role}.txt asks for {{" in str(caught.value)
-    assert str(caught.value).endswith(f"this role has {known}")
-
-
-def test_braces_that_name_nothing_stay(folder: Path, tmp_path: Path) -> None:
-    (folder / "lab" / "path_exploration.txt").write_text("map {map}:")
-    (folder / "lab" / "solve.txt").write_text('{task} {} {"x": 1} {{sketch}} \\boxed{42}\n\n')
-    own = speaker(tmp_path / "tokenizer", "lab")
-    assert said(own, own.guided(TASK, "a")) == 'map 3: {} {"x": 1} {a} \\boxed{42}\n', "one final line break goes"
-
-
-def test_an_environments_own_template_comes_first(folder: Path, tmp_path: Path) -> None:
-    (folder / "lab" / "path_exploration.txt").write_text("map {map}:")
-    (folder / "lab" / "solve.txt").write_text("{task} common {sketch}")
-    (folder / "lab" / "path_exploration.solve.txt").write_text("{sketch} own {task}")
-    own = speaker(tmp_path / "tokenizer", "lab")
-    assert said(own, own.guided(TASK, "a")) == "a own map 3:"
-    assert prompts.template("lab", "solve") == "{task} common {sketch}"
-
-
-@pytest.mark.parametrize("form", ["lab", "chat"])
-def test_every_role_has_a_template(form: str) -> None:
-    for role in ROLES:
-        assert prompts.template(form, role)
-    assert f"``{ROLES[0]}``" in (prompts.__doc__ or "") and all(
-        f"``{role}``" in (prompts.__doc__ or "") for role in ROLES
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from writer_process import answers, config, metrics, rollouts, save, sketches, write
+from writer_process import PROMPTS, answers, config, metrics, rollouts, save, sketches, write
 
 from sesa_lab import runs
 from sesa_lab.errors import InputError
@@ -206,6 +206,31 @@ def test_a_run_is_readable_while_it_is_written(tmp_path: Path) -> None:
         assert len(runs.load(writer.path).rollouts) == 6 and not runs.load(writer.path).finished
         writer.commit(2, lambda folder: save(folder, 2))
     assert runs.load(writer.path).finished
+
+
+def test_prompts_are_what_the_run_began_with(tmp_path: Path, run: Path) -> None:
+    assert runs.load(run).prompts is None, "a run made before they were recorded"
+    write(RunWriter.create(tmp_path / "new", config(3), PROMPTS), 3)
+    assert runs.load(tmp_path / "new").prompts == PROMPTS
+    RunWriter.resume(tmp_path / "new").close()
+    RunWriter.resume(run).close()
+    assert runs.load(tmp_path / "new").prompts == PROMPTS and runs.load(run).prompts is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"prompts\.json is truncated or no JSON"),
+        ("[]", r"prompts\.json: expected a JSON object, got list"),
+        ('{"lab/answer.txt": 3}', r"prompts\.json: expected a text for each template"),
+    ],
+)
+def test_damaged_prompts_are_one_clear_error(run: Path, content: str, message: str) -> None:
+    (run / "prompts.json").write_text(content)
+    stored = runs.load(run)
+    assert len(stored.rollouts), "all else can be read"
+    with pytest.raises(InputError, match=message + ".*; restore it from a copy, or remove it"):
+        _ = stored.prompts
 
 
 def test_label(run: Path) -> None:

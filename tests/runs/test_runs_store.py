@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from writer_process import config, rollouts, save, write
+from writer_process import PROMPTS, config, rollouts, save, write
 
 from sesa_lab import runs
 from sesa_lab.errors import InputError
@@ -45,6 +45,9 @@ def test_create_says_what_the_run_is_and_where_it_runs(tmp_path: Path) -> None:
     facts = stored.environment
     assert facts["seed"] == 7 and facts["started"].endswith("+00:00") and facts["cpus"] == os.cpu_count()
     assert facts["versions"]["numpy"] == np.__version__ and set(facts["versions"]) == set(environment.LIBRARIES)
+    assert not (writer.path / "prompts.json").exists()
+    with RunWriter.create(tmp_path / "asked", config(6), PROMPTS) as writer:
+        assert json.loads((writer.path / "prompts.json").read_text()) == PROMPTS, "there when the run starts"
 
 
 def test_create_takes_an_empty_or_an_unborn_folder_and_no_other(tmp_path: Path, run: Path) -> None:

@@ -21,6 +21,7 @@ from sesa_lab.errors import InputError
 from sesa_lab.runs import RunWriter, environment
 
 EVERY = 3  # steps between commits
+PROMPTS = {"lab/answer.txt": "{task} é\n", "lab/path_exploration.txt": "map {map}:"}
 CHANGES = {"os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"}
 
 
@@ -147,7 +148,7 @@ def evaluate(writer: RunWriter, step: int) -> None:
 def work(path: Path, steps: int, keep: int | None) -> None:
     """Makes the run, or goes on with it where it has begun."""
     begun = (path / "config.json").exists()
-    write(RunWriter.resume(path) if begun else RunWriter.create(path, config(steps)), steps, keep)
+    write(RunWriter.resume(path) if begun else RunWriter.create(path, config(steps), PROMPTS), steps, keep)
 
 
 def kill_at(count: int) -> None:

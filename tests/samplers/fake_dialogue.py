@@ -61,7 +61,7 @@ class Words:
     def draft_stops(self, form: str) -> tuple[int, ...]:
         return (LIST_STOP, STOP) if form == "list" else self.stop_ids
 
-    def observed(self, finish: str, observation: str, role: str = "turn") -> tuple[int, ...]:
+    def observed(self, finish: str, observation: str, role: str = "turn", task: Task | None = None) -> tuple[int, ...]:
         return (*closing(finish), ROLES[role], *spelled(observation))
 
 

@@ -160,7 +160,7 @@ class Small:
     def between(self, finish: str) -> tuple[int, ...]:
         raise AssertionError("no whole answers follow each other here")
 
-    def observed(self, finish: str, observation: str, role: str = "turn") -> tuple[int, ...]:
+    def observed(self, finish: str, observation: str, role: str = "turn", task: Task | None = None) -> tuple[int, ...]:
         raise AssertionError("one turn")
 
 
