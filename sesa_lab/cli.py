@@ -382,11 +382,11 @@ def _experiment(commands: Any) -> None:
         "--arms",
         default="",
         metavar="NAME,NAME",
-        help="agents: these arms only, or 'headline', or 'all', of which those beyond the headline ones are run on the"
+        help="agents: these arms only, or 'headline', or 'all', of which the paper's rule and the ablations are run on the"
         " first three seeds (default: all)",
     )
     command.add_argument(
-        "--out", metavar="FILE", help="agents, but for the search: also write the estimates to this CSV file"
+        "--out", metavar="FILE", help="agents: also write the estimates (of the search: the runs) to this CSV file"
     )
 
 

@@ -108,7 +108,7 @@ def test_ragens_settings() -> None:
 
 def test_preset_lab_draws_as_the_mixed_arms_of_the_experiments() -> None:
     config = Config.build("lab", environment={"name": "sokoban"}).to_dict()["sampler"]
-    assert config | agents.ARMS["mixed-novelty"]["sampler"] == config
+    assert config | agents.ARMS["mixed-unsolved-novelty"]["sampler"] == config
 
 
 PLAIN = {"name": "parallel"}

@@ -43,7 +43,7 @@ def rivals(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 
 # --- revival: can a collapsed policy be brought back to life? -------------------------------------------------------
 
-REVIVERS = ("parallel", "parallel-novelty", "mixed-novelty", "mixed-unsolved-novelty", "sesa-paper")
+REVIVERS = ("parallel", "parallel-novelty", "mixed-unsolved", "mixed-unsolved-novelty", "sesa-paper")
 """How the collapsed policy is trained on; the first one is what it collapsed under."""
 
 REVIVAL_RATE = 1e-3
@@ -120,6 +120,7 @@ OPTIONS: dict[str, Sections] = {
     "redraws-2": {"sampler": {"redraws": 2}},
     "repeated_sketch-drop": {"sampler": {"repeated_sketch": "drop"}},
     "sketch_tokens-3": {"sampler": {"sketch_tokens": 3}},
+    "transfer-always": {"update": {"transfer": "always"}},
     "conditioning-task": {"update": {"conditioning": "task", "transfer": "always"}},
     "conditioning-sketch": {
         "update": {"conditioning": "sketch", "transfer": "always", "correction": "none", "correction_scope": "all"}

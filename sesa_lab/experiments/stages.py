@@ -123,7 +123,7 @@ def _none(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 # --- the agents -----------------------------------------------------------------------------------------------------
 
 OTHERS_SEEDS = 3
-"""With ``arms`` = "all", arms beyond the headline ones run on so many of the seeds only."""
+"""With ``arms`` = "all", arms that are not among ``agents.EVERY_SEED`` run on so many of the seeds only."""
 
 
 def chosen_arms(text: str) -> list[str]:
@@ -156,7 +156,7 @@ def agent_jobs(
     Args:
         task: an environment of ``agents.TASKS``.
         base: ``ordinary`` or ``habit``, the task's lab policies; or a policy of your own, as ``--policy`` takes it.
-        arms: as ``chosen_arms`` takes them. With "all", arms beyond the headline ones have the first three seeds only.
+        arms: as ``chosen_arms`` takes them. With "all", those not of ``agents.EVERY_SEED`` have the first three seeds only.
         seeds: each fixes a run and its tasks.
         steps: of training; the arm ``base`` has none.
         folder: where the runs of all tasks are.
@@ -170,7 +170,7 @@ def agent_jobs(
     names, shared = chosen_arms(arms), agents.base_of(task, base, steps)
     if base not in agents.BASES:
         shared["policy"] = {"model": base}
-    fewer = [name for name in names if arms == "all" and name not in agents.HEADLINE]
+    fewer = [name for name in names if arms == "all" and name not in agents.EVERY_SEED]
     parts = (([name for name in names if name not in fewer], seeds), (fewer, seeds[:OTHERS_SEEDS]))
     return [
         job

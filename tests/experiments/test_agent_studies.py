@@ -179,7 +179,7 @@ def test_a_revival_shows_before_and_after(tmp_path: Path, capsys: pytest.Capture
     died(tmp_path)
     for job in stage("agents-revival", tmp_path):
         before = {**measures(0.3 + job.seed / 100), "coverage": 0.3}
-        gained = 0.1 if job.arm == "mixed-novelty" else 0.0
+        gained = 0.1 if job.arm == "mixed-unsolved-novelty" else 0.0
         write(job, before, {**before, "accuracy": before["accuracy"] + gained, "coverage": 0.3 + 3 * gained})
     out = tmp_path / "revival.csv"
     stages.run("agents-revival", tmp_path, SEEDS, STEPS, out=out)
@@ -191,7 +191,7 @@ def test_a_revival_shows_before_and_after(tmp_path: Path, capsys: pytest.Capture
     assert "parallel, 4 steps" in rows and "base, not trained" in rows and "minus parallel goes on" in rows
     assert "0.100 [0.100, 0.100]" in printed and "0.300 [0.300, 0.300]" in printed
     written = pd.read_csv(out).set_index(["arm", "measure"])
-    assert written.loc[("mixed-novelty", "coverage"), "mean"] == pytest.approx(0.6)
+    assert written.loc[("mixed-unsolved-novelty", "coverage"), "mean"] == pytest.approx(0.6)
     assert written.loc[("base", "accuracy_on_validation"), "mean"] == pytest.approx(0.2)
     assert written.loc[("parallel, 4 steps", "coverage_on_validation"), "mean"] == pytest.approx(0.3)
     assert set(written["base"]) == {"ordinary-revival"}

@@ -30,7 +30,7 @@ def sections(job: Job) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("base", agents.BASES)
 def test_arms_differ_in_how_groups_are_drawn_and_credited_and_in_nothing_else(task: str, base: str) -> None:
     found = {job.arm: job for job in jobs(task=task, base=base)}
-    assert list(found) == [*agents.HEADLINE, *(name for name in agents.ARMS if name not in agents.HEADLINE)]
+    assert list(found) == [*agents.EVERY_SEED, *(name for name in agents.ARMS if name not in agents.EVERY_SEED)]
     shared = [
         (
             c["environment"], c["policy"], c["evaluation"], {k: v for k, v in c["run"].items() if k != "steps"},
@@ -59,27 +59,21 @@ def test_of_all_arms_the_others_have_the_first_three_seeds() -> None:
         seeds.setdefault(job.arm, []).append(job.seed)
         assert job.config.run.seed == job.config.environment.options["seed"] == job.seed
     assert {arm: own == [4, 3, 2, 1, 0] for arm, own in seeds.items()} == {
-        arm: arm in agents.HEADLINE for arm in agents.ARMS
+        arm: arm not in ("sesa-paper", "sesa-positive", "mixed-unsolved-iid") for arm in agents.ARMS
     }
-    assert all(own == [4, 3, 2] for arm, own in seeds.items() if arm not in agents.HEADLINE)
-    assert [job.seed for job in jobs("mixed", (4, 3, 2, 1, 0)) if job.arm == "mixed"] == [4, 3, 2, 1, 0]
+    assert all(own == [4, 3, 2] for arm, own in seeds.items() if arm not in agents.EVERY_SEED)
+    assert [job.seed for job in jobs("sesa-paper", (4, 3, 2, 1, 0)) if job.arm == "sesa-paper"] == [4, 3, 2, 1, 0]
 
 
-def test_arms_where_unsolved_differ_from_their_siblings_in_the_transfer_alone() -> None:
+def test_siblings_differ_in_the_one_thing_their_names_say() -> None:
     found = {job.arm: sections(job) for job in jobs()}
-    for name in ("mixed", "mixed-iid", "mixed-novelty"):
-        sibling = name.replace("mixed", "mixed-unsolved")
-        assert found[name]["update"]["transfer"] == "always" and found[sibling]["update"]["transfer"] == "unsolved"
-        found[sibling]["update"]["transfer"] = "always"
-        assert found[sibling] == found[name], "at the same learning rate"
-    for name in ("mixed", "mixed-unsolved"):
-        assert (found[name]["sampler"]["drafting"], found[f"{name}-iid"]["sampler"]["drafting"]) == (
-            "sequential",
-            "iid",
-        )
-        found[f"{name}-iid"]["sampler"]["drafting"] = "sequential"
-        assert found[f"{name}-iid"] == found[name]
-        assert (found[name]["update"]["repeats"], found[f"{name}-novelty"]["update"]["repeats"]) == ("count", "zero")
+    drafted = {name: found[name]["sampler"].pop("drafting") for name in ("mixed-unsolved", "mixed-unsolved-iid")}
+    assert drafted == {"mixed-unsolved": "sequential", "mixed-unsolved-iid": "iid"}
+    assert found["mixed-unsolved-iid"] == found["mixed-unsolved"], "at the same learning rate"
+    rewarded = {name: found[name]["update"]["repeats"] for name in ("mixed-unsolved", "mixed-unsolved-novelty")}
+    assert rewarded == {"mixed-unsolved": "count", "mixed-unsolved-novelty": "zero"}
+    for name in rewarded:
+        assert (found[name]["update"]["transfer"], found[name]["sampler"]["on_policy_fraction"]) == ("unsolved", 0.75)
 
 
 def test_each_arm_has_a_rate_of_its_own_or_its_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,10 +99,10 @@ def test_every_arm_has_a_label_and_live_curves_know_it() -> None:
 
 
 def test_arms_by_name_come_with_the_base_and_parallel() -> None:
-    assert stages.chosen_arms("mixed, sesa-paper") == ["base", "parallel", "sesa-paper", "mixed"]
+    assert stages.chosen_arms("mixed-unsolved, sesa-paper") == ["base", "parallel", "sesa-paper", "mixed-unsolved"]
     assert stages.chosen_arms("all") == list(agents.ARMS)
-    with pytest.raises(InputError, match="unknown arm 'mixd' in 'mixd,parallel'; did you mean 'mixed'"):
-        stages.chosen_arms("mixd,parallel")
+    with pytest.raises(InputError, match="unknown arm 'paralel' in 'paralel,base'; did you mean 'parallel'"):
+        stages.chosen_arms("paralel,base")
     with pytest.raises(InputError, match="none draws sketches"):
         stages.chosen_arms("parallel-novelty")
 
@@ -146,7 +140,7 @@ def test_a_search_is_on_seeds_and_tasks_that_nothing_reports() -> None:
 def test_siblings_are_not_searched() -> None:
     names = [job.arm.partition("@")[0] for job in agents.search("countdown", "habit", list(agents.ARMS), 3, Path("x"))]
     assert set(names) == {name for _, name in agents.LEARNING_RATES}
-    alone = agents.search("countdown", "habit", ["mixed", "mixed-iid"], 3, Path("x"))
+    alone = agents.search("countdown", "habit", ["mixed-unsolved", "mixed-unsolved-iid"], 3, Path("x"))
     assert {job.arm.partition("@")[0] for job in alone} == {"mixed-unsolved"}, "one search for both"
     assert len(alone) == len(agents.SEARCH_GRID) * len(agents.SEARCH_SEEDS)
 
