@@ -58,8 +58,8 @@ def picked(last: pd.DataFrame) -> pd.DataFrame:
     """The rate of each base and arm, by the rule of ``tables.picked``.
 
     From means over the tasks and seeds of the search, on validation tasks at the last step: among the rates whose pass@1 is
-    within ``SLACK`` of the arm's best, the one of highest pass@64; of equal ones the smallest rate. So every arm learns about
-    as much as it can, and is as broad as that allows.
+    within ``SLACK`` of the arm's best, the one of highest pass@64; of equal ones that of the higher pass@1, then the smaller
+    rate. So every arm gives up at most ``SLACK`` of the pass@1 it can reach for being as broad as it can.
 
     Args:
         last: as ``scores`` takes it.
@@ -67,7 +67,8 @@ def picked(last: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a base and arm: the columns of ``scores``.
     """
-    found = scores(last).sort_values("rate")
+    found = scores(last).sort_values(["accuracy", "rate"], ascending=[False, True])  # of equal pass@64 the first is picked
+    found["pass_at_64"] = found["pass_at_64"].round(12)
     best = found.groupby(["base", "arm"])["accuracy"].transform("max")
     enough = found[found["accuracy"] >= best - SLACK]
     chosen = enough.groupby(["base", "arm"])["pass_at_64"].idxmax()

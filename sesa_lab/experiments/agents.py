@@ -87,7 +87,7 @@ EVERY_SEED = tuple(name for name in HEADLINE if name != "sesa-paper")
 # One line an arm, one column a base (ordinary, habit), as `sesa-lab experiment agents-search` prints it.
 _RATES: dict[str, tuple[float, float]] = {
     "parallel": (3e-4, 1e-4),
-    "parallel-novelty": (1e-4, 1e-4),
+    "parallel-novelty": (3e-4, 1e-4),
     "parallel-positive": (1e-4, 1e-3),
     "sesa-paper": (1e-4, 1e-4),
     "mixed-unsolved": (3e-4, 1e-3),
