@@ -340,7 +340,8 @@ def _report(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab.experiments import report
 
-        seeds, out = _numbers(chosen.seeds), Path(chosen.out or f"reports/{chosen.name}.html")
+        out = Path(chosen.out or f"reports/{chosen.name}.html")
+        seeds = _numbers(chosen.seeds) if chosen.seeds else None
         path = report.make(chosen.name, Path(chosen.runs), seeds, out, chosen.steps, chosen.full)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
 
@@ -353,7 +354,7 @@ def _report(commands: Any) -> None:
         "--full",
         action="store_true",
         help="path_exploration: with the factorial and the axis of sharpness (half an hour of five seeds);"
-        " agents: from both base policies, with all arms (hours)",
+        " agents: from both base policies, with all arms (three hours; without it 45 minutes)",
     )
 
 
@@ -374,7 +375,6 @@ def _experiment(commands: Any) -> None:
     names += ["agents-revival", "agents-drafting", "agents-habit", "agents-options"]
     command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)
-    command.set_defaults(seeds=None, steps=None)  # a matrix has its own
     command.add_argument(
         "--workers", type=int, default=None, metavar="X", help="processes side by side (default: cores)"
     )
@@ -393,15 +393,11 @@ def _experiment(commands: Any) -> None:
 def _add_many(command: Any) -> None:
     command.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
     command.add_argument(
-        "--seeds", default="0-2", metavar="A-B", help="seeds, e.g. 0-4 (default: 0-2; agents' experiments: their own)"
+        "--seeds",
+        metavar="A-B",
+        help="seeds, e.g. 0-4 (default: 0-2; of the agents 1-5, and 1-3 in some of their studies)",
     )
-    command.add_argument(
-        "--steps",
-        type=int,
-        default=100,
-        metavar="X",
-        help="training steps a run (default: 100; agents' experiments: 60)",
-    )
+    command.add_argument("--steps", type=int, metavar="X", help="training steps a run (default: 100; of the agents 60)")
 
 
 def _demo(commands: Any) -> None:

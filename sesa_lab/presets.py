@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
             "sampler": {"name": "sesa", "group_size": 16, "max_tokens": 32, "on_policy_fraction": 0.75},
             "update": {
                 "conditioning": "task+sketch", "correction": "positive_only", "correction_scope": "off_policy",
-                "repeats": "zero",
+                "transfer": "unsolved", "repeats": "zero", "minibatches": 2, "learning_rate": 3e-4,
             },
         },
     },

@@ -106,9 +106,14 @@ def test_ragens_settings() -> None:
     assert config.run.groups * config.sampler.group_size // config.update.minibatches == 32
 
 
-def test_preset_lab_draws_as_the_mixed_arms_of_the_experiments() -> None:
-    config = Config.build("lab", environment={"name": "sokoban"}).to_dict()["sampler"]
-    assert config | agents.ARMS["mixed-unsolved-novelty"]["sampler"] == config
+def test_preset_lab_is_an_arm_of_the_experiments() -> None:
+    config = Config.build("lab", environment={"name": "sokoban"}).to_dict()
+    arm = agents.arm("sokoban", "habit", "mixed-unsolved-novelty").changes
+    update = {**agents.BASE["update"], **arm["update"]}
+    assert config["update"] | update == config["update"]
+    assert (
+        config["sampler"] | {**arm["sampler"], "sketch_tokens": config["sampler"]["sketch_tokens"]} == config["sampler"]
+    )
 
 
 PLAIN = {"name": "parallel"}
@@ -125,7 +130,9 @@ def test_with_another_sampler_what_belongs_to_the_presets_is_left_out(preset: st
         "sampler": PLAIN
         | {k: v for k, v in of_preset["sampler"].items() if k in ("group_size", "max_tokens", "sketch_tokens")},
         "update": {
-            k: v for k, v in of_preset["update"].items() if k not in ("conditioning", "correction", "correction_scope")
+            k: v
+            for k, v in of_preset["update"].items()
+            if k not in ("conditioning", "correction", "correction_scope", "transfer")
         },
         **{section: of_preset.get(section, {}) for section in ("run", "evaluation")},
     }

@@ -160,6 +160,8 @@ def test_provenance() -> None:
     )
     assert plots.provenance([{}], bands="") == "runs unknown; commit unknown; config: unknown; seeds unknown"
     assert "commit abc1234+;" in plots.provenance([{"run": "r", "commit": "abc1234def+", "seed": 1}])  # uncommitted
+    uneven = [{"run": f"{config}{seed}", "config": config, "seed": seed} for config, seed in ("a1", "a2", "a3", "b1")]
+    assert plots.provenance(uneven, "").endswith("config: a, b; seeds 1, 2, 3; n = 1 to 3")
     many = plots.provenance([{"run": f"r{i}", "seed": i} for i in (3, 1, 7, 8, 9, 20, 21)])
     assert many.startswith("runs r3, r1, r7, r8, r9, and 2 more; commit unknown")
     assert "seeds 1, 3, 7, 8, 9, 20, 21; n = 7" in many

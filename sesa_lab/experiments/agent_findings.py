@@ -12,7 +12,7 @@ import pandas as pd
 
 from sesa_lab import environments, plots, runs
 from sesa_lab.experiments.agent_tables import Results, with_sketches
-from sesa_lab.experiments.agents import LABELS
+from sesa_lab.experiments.agents import LABELS, labelled
 from sesa_lab.types import Frame, Task
 
 _SAMPLED = ["step", "task", "sketch", "completion", "turns", "episode_seed", "success", "strategy"]
@@ -83,8 +83,9 @@ def sketches(results: Results, steps: int = 20) -> pd.DataFrame:
                 }
             )
             shares.insert(0, "draft", shares.index + 1)
-            parts.append(shares.assign(arm=LABELS.get(arm, arm), seed=seed))
-    return pd.concat(parts, ignore_index=True)
+            parts.append(shares.assign(arm=arm, seed=seed))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(arm=labelled(found["arm"]))
 
 
 def distinct_sketches(results: Results, steps: int = 20) -> pd.DataFrame:

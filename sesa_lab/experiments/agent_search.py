@@ -67,7 +67,9 @@ def picked(last: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a base and arm: the columns of ``scores``.
     """
-    found = scores(last).sort_values(["accuracy", "rate"], ascending=[False, True])  # of equal pass@64 the first is picked
+    found = scores(last).sort_values(
+        ["accuracy", "rate"], ascending=[False, True]
+    )  # of equal pass@64 the first is picked
     found["pass_at_64"] = found["pass_at_64"].round(12)
     best = found.groupby(["base", "arm"])["accuracy"].transform("max")
     enough = found[found["accuracy"] >= best - SLACK]

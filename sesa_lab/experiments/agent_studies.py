@@ -47,7 +47,8 @@ REVIVERS = ("parallel", "parallel-novelty", "mixed-unsolved", "mixed-unsolved-no
 """How the collapsed policy is trained on; the first one is what it collapsed under."""
 
 REVIVAL_RATE = 1e-3
-"""Learning rate of the collapse and of every future: the top of the searched grid, at which plain parallel collapses soonest."""
+"""Learning rate of the collapse and of every future: the top of the searched grid, at which plain parallel collapses soonest.
+The paper's rule is tried at its own rate too."""
 
 
 def collapsed(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
@@ -61,7 +62,7 @@ def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 
     Tasks of training are those that the collapsed run has seen; those of validation and test are its own too.
     """
-    arms = _revivers(*REVIVERS)
+    arms = [*_revivers(*REVIVERS), _slower()]
     found = []
     for job in collapsed(folder, seeds, steps):
         last = job.folder / "checkpoints" / f"step-{steps:06d}"
@@ -73,6 +74,12 @@ def revived(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
 
 def _revivers(*names: str) -> list[Arm]:
     return [Arm(name, agents.arm(TASK, "ordinary", name, REVIVAL_RATE).changes) for name in names]
+
+
+def _slower() -> Arm:
+    """The paper's rule at the learning rate that was searched for it, so that it is not judged by one that is too fast."""
+    rate = agents.rate_of("ordinary", "sesa-paper")
+    return agents.arm(TASK, "ordinary", "sesa-paper", rate)
 
 
 # --- drafting: does it matter that sketches are drawn in sequence? --------------------------------------------------

@@ -17,7 +17,7 @@ import pandas as pd
 from sesa_lab import plots, runs, statistics
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import matrix, tables
-from sesa_lab.experiments.agents import LABELS
+from sesa_lab.experiments.agents import LABELS, labelled
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.statistics import Interval
 
@@ -130,7 +130,7 @@ def trained(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of trained arms, with arms and measures under the names that charts show."""
     kept = frame[frame["arm"] != BASE]
     headings = {name: heading for name, heading in MEASURES.items() if name not in OF_TRAINING}
-    return kept.assign(arm=kept["arm"].replace(LABELS)).rename(columns=headings)
+    return kept.assign(arm=labelled(kept["arm"])).rename(columns=headings)
 
 
 def widest(frame: pd.DataFrame) -> str:
@@ -181,7 +181,10 @@ def table(results: Results, guided: bool = False) -> pd.DataFrame:
     ``guided``: as drawn with sketches; what is of training is then left out.
     """
     frame = results.guided.drop(columns=list(OF_TRAINING), errors="ignore") if guided else results.direct
-    return levels(frame).T.rename_axis(f"{results.task}, {results.base} base")
+    found = levels(frame).T
+    if guided:  # -log p(answer | task, sketch): what the sketch itself leaves open is not in it
+        found = found.rename(index={MEASURES["entropy"]: "entropy given the sketch (nats)"})
+    return found.rename_axis(f"{results.task}, {results.base} base")
 
 
 def levels(frame: pd.DataFrame) -> pd.DataFrame:
@@ -213,7 +216,7 @@ def at_equal(results: Results, spent: str = "tokens_total") -> tuple[float, pd.D
     evaluations = results.evaluations
     reached = evaluations[evaluations["arm"] != BASE].groupby(["arm", "seed"])[spent].max()
     budget = float(reached.min())
-    names = present(evaluations, COMPARED)
+    names = present(evaluations, [name for name in MEASURES if name not in OF_TRAINING])
     rows = []
     for (arm, seed), curve in evaluations.groupby(["arm", "seed"], sort=False):
         at = 0.0 if arm == BASE else budget
@@ -253,7 +256,7 @@ def differences(frame: pd.DataFrame, reference: str = PLAIN) -> pd.DataFrame:
 def beside_paper(results: Results) -> pd.DataFrame:
     """Success gained over the base policy on test tasks, and that gain over plain parallel's, beside the paper's.
 
-    No ratio of gains is shown where parallel's own gain does not differ from 0: any number would do then.
+    No ratio of gains is shown where parallel's own gain is not shown to be above 0: it would say nothing then.
     """
     frame = results.direct
     gains = {
@@ -263,8 +266,11 @@ def beside_paper(results: Results) -> pd.DataFrame:
     }
     rows = {}
     for arm, gain in gains.items():
-        over = statistics.ratio_of_means(gain, gains[PLAIN])
-        known = short(over) if math.isfinite(over.low) else "parallel's may be 0"
+        known = "parallel gained nothing sure"
+        if statistics.mean_interval(gains[PLAIN]).low > 0.0:
+            known = short(statistics.ratio_of_means(gain, gains[PLAIN]))
+        elif len(gain) == 1:
+            known = "one seed: no interval"
         rows[LABELS.get(arm, arm)] = {
             "success over base": short(statistics.mean_interval(gain)),
             "gain over parallel's gain": "" if arm == PLAIN else known,

@@ -8,19 +8,30 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sesa_lab.errors import InputError
-from sesa_lab.experiments.agent_tables import BASE, MEASURES, PLAIN, Results, difference, short, widest, with_sketches
+from sesa_lab.experiments.agent_tables import (
+    BASE,
+    MEASURES,
+    PLAIN,
+    Results,
+    at_equal,
+    difference,
+    short,
+    widest,
+    with_sketches,
+)
 from sesa_lab.experiments.agents import LABELS
 from sesa_lab.statistics import Interval
 
 AIMS = {
-    "habit": "more {} and more distinct correct strategies than every arm without sketches, pass@1 not shown lower",
+    "habit": "more {} and more distinct correct strategies than every arm without sketches, at a pass@1 no more than 0.03 lower",
     "ordinary": "pass@1 and {} no more than 0.03, and distinct correct strategies no more than 10 %, below those of every arm"
     " without sketches",
 }
 """Base -> what the best arm with sketches is to reach, set before the runs."""
 
 MARGIN, MARGIN_DISTINCT = 0.03, 0.10
-"""How much lower is still no worse: of pass@1 and pass@k, and as a share of the rival's distinct correct strategies."""
+"""How much lower is still no worse: of pass@1 and pass@k, and as a share of the rival's distinct correct strategies. No worse
+is shown where the whole interval of a paired difference lies above minus the margin; more, where it lies above 0."""
 
 SLACK = 0.02
 """How much lower than the best arm without sketches the pass@1 of the arm may be that is called best."""
@@ -34,9 +45,10 @@ def best(results: Results) -> str:
 
     Of the arms whose mean pass@1 is no more than ``SLACK`` below the highest of an arm without sketches, the one of the highest
     sum of mean pass@k (the widest k) and mean distinct correct strategies; where there is none, the one of the highest pass@1.
-    Means are over the seeds that all these arms have: a seed fixes the tasks too, and another one's may be easier.
+    Arms that have fewer seeds than others take no part. Means are over the seeds that all the rest have: a seed fixes the tasks
+    too, and another one's may be easier.
 
-    Chosen there, so that what is said of it on test tasks is not the luck of the choice.
+    Chosen there, so that the luck of test samples has no say. The luck of training has: the same runs are judged on both.
 
     Raises:
         InputError: no arm draws sketches, or the arms have no seed in common.
@@ -44,6 +56,9 @@ def best(results: Results) -> str:
     arms, rivals = with_sketches(results), rivals_of(results)
     if not arms:
         raise InputError("no arm with sketches among the runs, expected at least one: add e.g. sesa-paper")
+    counts = results.direct.groupby("arm")["seed"].nunique()
+    most = counts[arms].max()
+    arms, rivals = [a for a in arms if counts[a] == most], [a for a in rivals if counts[a] >= most]
     frame = results.evaluations[results.evaluations["arm"].isin([*arms, *rivals])]
     last = frame[frame["step"] == frame["step"].max()]
     wide, count = widest(last), last.groupby("seed")["arm"].nunique()
@@ -61,29 +76,32 @@ def rivals_of(results: Results) -> list[str]:
     return [str(a) for a in results.direct["arm"].unique() if a != BASE and a not in with_sketches(results)]
 
 
-def aims(results: Results) -> pd.DataFrame:
-    """The best arm with sketches against every arm without, on test tasks: differences and what they say.
+def aims(results: Results, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The best arm with sketches against every arm without: differences and what they say beside the margins.
 
-    On the ordinary base, where the aim is to be no worse, that is what is said of a difference: "no worse" where its interval
-    lies above minus the margin.
+    Args:
+        results: the runs.
+        frame: one row an (arm, seed) with the measures, e.g. of ``agent_tables.at_equal``; None: direct answers to test tasks.
     """
-    frame, own = results.direct, best(results)
-    names = _measures(frame)
+    frame, own = results.direct if frame is None else frame, best(results)
     rows = {}
     for rival in rivals_of(results):
-        found = {name: difference(frame, own, rival, name) for name in names}
-        margins = _margins(frame, own, rival, names)
-        words = {
-            name: _against(value, margins[name]) if results.base == "ordinary" else _word(value)
-            for name, value in found.items()
-        }
-        said = "; ".join(f"{MEASURES[name]} {word}" for name, word in words.items())
-        enough = min(value.n for value in found.values()) >= FEWEST_SEEDS
+        found = _beside(frame, own, rival)
+        said = "; ".join(f"{MEASURES[name]} {word}" for name, (_, word) in found.items())
+        enough = min(value.n for value, _ in found.values()) >= FEWEST_SEEDS
         rows[LABELS.get(rival, rival)] = {
-            **{MEASURES[name]: short(value) for name, value in found.items()},
+            **{MEASURES[name]: short(value) for name, (value, _) in found.items()},
             "so": said if enough else f"no conclusion: fewer than {FEWEST_SEEDS} seeds",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{LABELS.get(own, own)} minus")
+
+
+def _beside(frame: pd.DataFrame, own: str, rival: str) -> dict[str, tuple[Interval, str]]:
+    """Measure -> its difference between two arms, and what that says beside its margin."""
+    names = _measures(frame)
+    margins = _margins(frame, own, rival, names)
+    found = {name: difference(frame, own, rival, name) for name in names}
+    return {name: (value, _against(value, margins[name])) for name, value in found.items()}
 
 
 def conclusion(results: Results) -> str:
@@ -96,42 +114,52 @@ def conclusion(results: Results) -> str:
     own, wide = best(results), MEASURES[widest(frame)]
     lines = [head, ""]
     for arm, reference in ((PLAIN, BASE), (own, BASE), *((own, rival) for rival in rivals_of(results))):
-        found = {name: difference(frame, arm, reference, name) for name in _measures(frame)}
+        found = _beside(frame, arm, reference)
         said = "; ".join(
-            f"{MEASURES[name]} {_word(value)} ({short(value, sign=True)})" for name, value in found.items()
+            f"{MEASURES[name]} {word} ({short(value, sign=True)})" for name, (value, word) in found.items()
         )
-        if found["accuracy"].n < FEWEST_SEEDS:
-            said = f"no conclusion, only {found['accuracy'].n} seeds in common"
+        if found["accuracy"][0].n < FEWEST_SEEDS:
+            said = f"no conclusion, only {found['accuracy'][0].n} seeds in common"
         lines.append(f"- **{LABELS.get(arm, arm)}** against {LABELS.get(reference, reference)}: {said}.")
     chosen = (
         f"{LABELS.get(own, own)} was chosen among the arms with sketches on validation tasks, by {wide} plus distinct correct"
         f" strategies at a pass@1 no more than {SLACK} below that of the best arm without."
     )
-    return "\n".join([*lines, "", f"{chosen} Intervals are 95 % each, whatever their number. {_aim(results)}".rstrip()])
+    return "\n".join(
+        [*lines, "", f"{chosen} Intervals are 95 % each, whatever their number. {_aims(results)}".rstrip()]
+    )
 
 
-def _aim(results: Results) -> str:
-    """Whether the aim that was set before the runs is reached; nothing where too few seeds or another policy say nothing.
+def _aims(results: Results) -> str:
+    """Whether the aim is shown to be reached at equal candidates, and at equal tokens; nothing where too little is known."""
+    parts = [_aim(results, results.direct, "at equal candidates, on test tasks")]
+    if "tokens_total" in results.evaluations:
+        budget, read = at_equal(results)
+        parts.append(_aim(results, read, f"at equal tokens ({budget:,.0f}), on validation tasks"))
+    if not all(parts):
+        return ""
+    rivals = ", ".join(LABELS.get(rival, rival) for rival in rivals_of(results))
+    aim = AIMS[results.base].format(MEASURES[widest(results.direct)])
+    return f"The aim, {aim} (here: {rivals}, each at its searched learning rate), is {'; '.join(parts)}."
 
-    On the habit base by differences: higher, and pass@1 not lower. On the ordinary base by non-inferiority: the lower end of
-    every interval lies above minus its margin; otherwise the aim is not shown, which is not the same as missed.
+
+def _aim(results: Results, frame: pd.DataFrame, where: str) -> str:
+    """Whether the aim that was set before the runs is shown; nothing where too few seeds or another policy say nothing.
+
+    What is to be no worse must have its whole interval above minus the margin, what is to be more above 0. Otherwise the aim is
+    not shown, which is not the same as missed.
     """
-    frame, own, rivals = results.direct, best(results), rivals_of(results)
-    names = _measures(frame)
-    found = {rival: {name: difference(frame, own, rival, name) for name in names} for rival in rivals}
-    fewest = min((values["accuracy"].n for values in found.values()), default=0)
+    own = best(results)
+    found = [_beside(frame, own, rival) for rival in rivals_of(results)]
+    fewest = min((values["accuracy"][0].n for values in found), default=0)
     if results.base not in AIMS or fewest < FEWEST_SEEDS:
         return ""
-    aim = AIMS[results.base].format(MEASURES[widest(frame)])
-    if results.base == "ordinary":
-        margins = {rival: _margins(frame, own, rival, names) for rival in rivals}
-        shown = all(found[rival][name].low > -margins[rival][name] for rival in rivals for name in names)
-        return f"The aim, {aim}, is {'shown' if shown else 'not shown'} here."
-    met = all(
-        _word(values["accuracy"]) != "lower" and {_word(values[name]) for name in names[1:]} == {"higher"}
-        for values in found.values()
+    enough = {"higher", "no worse"}
+    of_width = enough if results.base == "ordinary" else {"higher"}
+    shown = all(
+        word in (enough if name == "accuracy" else of_width) for values in found for name, (_, word) in values.items()
     )
-    return f"The aim, {aim}, is {'met' if met else 'not met'} here."
+    return f"{'shown' if shown else 'not shown'} {where}"
 
 
 def _measures(frame: pd.DataFrame) -> list[str]:
@@ -146,19 +174,10 @@ def _margins(frame: pd.DataFrame, own: str, rival: str, names: Sequence[str]) ->
     return {name: MARGIN_DISTINCT * theirs["coverage"].mean() if name == "coverage" else MARGIN for name in names}
 
 
-def _word(value: Interval) -> str:
-    """What the interval of a difference says; "not shown" where it holds 0."""
-    if not math.isfinite(value.low):
-        return "without an interval"
-    if value.low > 0.0:
-        return "higher"
-    return "lower" if value.high < 0.0 else "no difference shown"
-
-
 def _against(value: Interval, margin: float) -> str:
     """What the interval of a difference says beside a margin of how much lower is still no worse."""
     if not math.isfinite(value.low):
         return "without an interval"
     if value.low > -margin:
         return "higher" if value.low > 0.0 else "no worse"
-    return "lower" if value.high < 0.0 else "not shown"
+    return "lower" if value.high < 0.0 else "undecided"

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, Sections, jobs_for
 
@@ -75,6 +77,14 @@ LABELS = {
     "half-unsolved-iid": "half mixed, where unsolved, i.i.d. sketches",
 }
 """What charts call the arms, those of ``agent_studies`` included."""
+
+
+def labelled(arms: pd.Series) -> pd.Series:
+    """What charts call arms, as categories of all of them in the order of ``LABELS``: an arm keeps its colour in all charts."""
+    names = arms.map(lambda arm: LABELS.get(arm, arm))
+    others = [name for name in names.unique() if name not in LABELS.values()]
+    return names.astype(pd.CategoricalDtype([*LABELS.values(), *others]))
+
 
 HEADLINE = (
     "base", "parallel", "parallel-novelty", "parallel-positive", "sesa-paper", "mixed-unsolved", "mixed-unsolved-novelty",

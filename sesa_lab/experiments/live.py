@@ -37,6 +37,8 @@ class LiveCurves:
         if len(table) in (0, self.rows):
             return
         self.rows = len(table)
+        of_agents = set(table["arm"]) <= set(agents.LABELS)
+        table = table.assign(arm=agents.labelled(table["arm"]) if of_agents else table["arm"].replace(LABELS))
         begun = sum(frame is not None for frame in found)
         title = f"live: {self.column.replace('_', ' ')}, {begun} of {len(self.jobs)} runs begun"
         figure = plots.curves(table, self.column, title=title, unit=self.unit, caption="as far as the runs have come")
@@ -56,4 +58,4 @@ def _evaluations(job: Job) -> pd.DataFrame | None:
         frame = runs.load(job.folder).evaluations
     except InputError:  # not begun, or its folder is being made this moment
         return None
-    return frame.assign(arm=LABELS.get(job.arm, job.arm), seed=job.seed) if len(frame) else None
+    return frame.assign(arm=job.arm, seed=job.seed) if len(frame) else None

@@ -28,6 +28,11 @@ TITLES = {
     "path_exploration": "Path Exploration: does drawing in sequence keep a policy exploring?",
     "agents": "Countdown, FrozenLake and Sokoban: do sketches drawn in sequence keep a policy exploring?",
 }
+OWN: dict[str, tuple[tuple[int, ...], int]] = {
+    "path_exploration": ((0, 1, 2), 100),
+    "agents": (agents.SEEDS, agents.BASE["run"]["steps"]),
+}
+"""Seeds and steps of a report where none are given: its runs are then those of the experiments."""
 FULL: dict[str, dict[str, dict[str, Any]]] = {
     "path_exploration": {"01_path_exploration.ipynb": {"matrix": "factorial", "axis": True}},
     "agents": {book: {"bases": list(agents.BASES), "arms": "all"} for book in AGENTS.values()},
@@ -38,9 +43,9 @@ FULL: dict[str, dict[str, dict[str, Any]]] = {
 def make(
     name: str,
     folder: Path,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     out: Path,
-    steps: int,
+    steps: int | None,
     full: bool = False,
     more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
@@ -49,9 +54,9 @@ def make(
     Args:
         name: a key of ``REPORTS``.
         folder: where run folders are.
-        seeds: of every arm.
+        seeds: of every arm; None: those of ``OWN``.
         out: the HTML file.
-        steps: of training.
+        steps: of training; None: those of ``OWN``.
         full: path_exploration: the factorial and the axis too; agents: both base policies and all arms.
         more: further parameters by notebook; they win over those of ``full``.
 
@@ -59,6 +64,7 @@ def make(
         InputError: bad parameters, before anything runs.
         NotebookError: a cell failed; the partial notebook is kept beside the report.
     """
+    seeds, steps = OWN[name][0] if seeds is None else seeds, OWN[name][1] if steps is None else steps
     given = {
         book: {**(FULL[name].get(book, {}) if full else {}), **(more or {}).get(book, {})} for book in REPORTS[name]
     }

@@ -168,8 +168,10 @@ def agent_jobs(
     if "steps" in (settings or {}).get("run", {}):
         raise InputError("settings: run.steps has a parameter of its own; leave it out and give steps")
     names, shared = chosen_arms(arms), agents.base_of(task, base, steps)
+    policy = base
     if base not in agents.BASES:
-        shared["policy"] = {"model": base}
+        shared["policy"], policy = {"model": base}, Path(base).name
+        policy = f"own-{policy}" if policy in agents.BASES else policy  # never among the runs of a lab policy
     fewer = [name for name in names if arms == "all" and name not in agents.EVERY_SEED]
     parts = (([name for name in names if name not in fewer], seeds), (fewer, seeds[:OTHERS_SEEDS]))
     return [
@@ -179,7 +181,7 @@ def agent_jobs(
             [agents.variant(agents.arm(task, base, name), name, settings or {}) for name in part],
             own,
             shared,
-            folder / f"{task}-{Path(base).name}",
+            folder / f"{task}-{policy}",
         )
     ]
 

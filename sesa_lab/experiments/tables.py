@@ -123,7 +123,7 @@ def revivals(evaluations: pd.DataFrame, step: int) -> pd.DataFrame:
         part = evaluations[evaluations["arm"] == row.arm]
         last, first = (part[part["step"] == s].set_index("seed")["accuracy"] for s in (step, 0))
         gained = statistics.paired_difference(last, first)
-        flat = "flat, as claimed" if row.low <= 1.0 <= row.high or row.mean < 1.1 else "not flat"
+        flat = "flat, as claimed" if row.low <= 1.0 <= row.high or 0.9 < row.mean < 1.1 else "not flat"
         aim = verdict({"mean": row.mean, "low": row.low, "high": row.high}, GOALS["revival"], gained)
         rows[LABELS.get(row.arm, row.arm)] = {
             "coverage over the dead policy's": statistics.text(row.mean, row.low, row.high, int(row.n)),

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sesa_lab.errors import InputError
-from sesa_lab.plots.theme import BANDS, COLOURS, caption_or, escape, finish, need
+from sesa_lab.plots.theme import BANDS, COLOURS, caption_or, escape, finish, need, places
 from sesa_lab.statistics import mean_interval, text
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -32,16 +32,18 @@ def curves(
     """Mean over seeds of ``y`` against ``x``, one line a ``by``, with the 95 % t interval of the mean as a band.
 
     Args:
-        table: tidy, columns ``by``, ``seed``, ``x``, ``y``; one row a (``by``, seed, x). NaN is dropped; where one
-            seed is left, there is a line and no band. Seeds whose x differ (tokens) are interpolated inside the range
-            they share.
+        table: tidy, columns ``by`` (categorical: see ``places``), ``seed``, ``x``, ``y``; one row a (``by``, seed, x). NaN is
+            dropped; where one seed is left, there is a line and no band. Seeds whose x differ (tokens) are interpolated
+            inside the range they share.
         unit: of y, on its axis.
         caption: see ``provenance``; None: seeds and n as the table has them.
     """
     need(table, by, "seed", x, y)
     figure = go.Figure()
-    for i, (arm, part) in enumerate(table.groupby(by, sort=False)):
-        colour, name = COLOURS[i % len(COLOURS)], escape(arm)
+    place = places(table[by])
+    for arm, part in table.groupby(by, sort=False, observed=True):
+        i, name = place[arm], escape(arm)
+        colour = COLOURS[i % len(COLOURS)]
         xs, rows = _curve(part, x, y)
         band = [(a, row.low, row.high) for a, row in zip(xs, rows, strict=True)]
         for piece in _finite_pieces(band):

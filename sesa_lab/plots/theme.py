@@ -56,15 +56,22 @@ def provenance(runs: Iterable[Mapping[str, Any]], bands: str = BANDS) -> str:
         bands: what the bands or bars mean; empty where there are none.
 
     Returns:
-        ``'runs a/0, a/1; commit abc1234; config: fast; seeds 0-1; n = 2; bands: ...'``. n counts distinct seeds.
+        ``'runs a/0, a/1; commit abc1234; config: fast; seeds 0-1; n = 2; bands: ...'``. n counts the distinct seeds of a config,
+        'n = 3 to 5' where some have fewer than others.
     """
     rows = list(runs)
     seeds = {row["seed"] for row in rows if row.get("seed") is not None}
+    of_config: dict[str, set[Any]] = {}
+    for row in rows:
+        of_config.setdefault(str(row.get("config")), set()).update({row["seed"]} if row.get("seed") is not None else ())
+    counts = sorted(map(len, of_config.values()))
     known = {key: list(dict.fromkeys(str(row.get(key) or "unknown") for row in rows)) for key in ("run", "config")}
     commits = dict.fromkeys(_short(str(row.get("commit") or "unknown")) for row in rows)
     shown = known["run"] if len(known["run"]) <= 6 else [*known["run"][:5], f"and {len(known['run']) - 5} more"]
     parts = [f"runs {', '.join(shown) or 'unknown'}", f"commit {', '.join(commits) or 'unknown'}"]
     parts += [f"config: {', '.join(known['config']) or 'unknown'}", *_seeds(seeds)]
+    if seeds and counts[0] < counts[-1]:
+        parts[-1] = f"n = {counts[0]} to {counts[-1]}"
     return "; ".join([*parts, bands] if bands else parts)
 
 
@@ -89,6 +96,16 @@ def _seeds(seeds: set[Any]) -> list[str]:
     if whole and len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
         return [f"seeds {ordered[0]}-{ordered[-1]}", f"n = {len(ordered)}"]
     return [f"seeds {', '.join(map(str, ordered))}", f"n = {len(ordered)}"]
+
+
+def places(column: pd.Series) -> dict[Any, int]:
+    """Name -> the place that decides its colour and dash: that among the categories, or that of its first appearance.
+
+    Figures of one notebook that show other arms each keep an arm's colour by a categorical column with all arms' names.
+    """
+    dtype = column.dtype
+    names = dtype.categories if isinstance(dtype, pd.CategoricalDtype) else column.unique()
+    return {name: place for place, name in enumerate(names)}
 
 
 def caption_or(caption: str | None, table: pd.DataFrame | None, bands: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sesa_lab import plots
 from sesa_lab.cli import main
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import agent_tables, agents, live, path_exploration, report, stages
@@ -122,6 +123,34 @@ def test_settings_win_over_every_arm_s_own() -> None:
 def test_a_policy_of_one_s_own_takes_a_lab_policy_s_place() -> None:
     for job in jobs(base="/models/mine"):
         assert job.config.policy.model == "/models/mine" and job.folder.parent == Path("x/countdown-mine")
+
+
+def test_a_policy_of_one_s_own_is_never_taken_for_a_lab_policy() -> None:
+    assert {job.folder.parent for job in jobs(base="/models/habit")} == {Path("x/countdown-own-habit")}
+
+
+def test_a_full_report_without_seeds_or_steps_shows_the_runs_of_the_experiments() -> None:
+    seeds, steps = report.OWN["agents"]
+    shown = {job.folder for job in report._jobs("agents", Path("runs"), seeds, steps, report.FULL["agents"])}
+    made: set[Path] = set()
+    for task in agents.TASKS:
+        stage = stages.STAGES[f"agents-{task}"]
+        made |= {job.folder for job in stage.jobs(Path("runs"), stage.seeds, stage.steps)}
+    assert shown == made and len(shown) == 6 * (6 * 5 + 3 * 3)  # six arms on five seeds, three on three
+    books: dict[str, dict[str, Any]] = {book: {} for book in report.REPORTS["agents"]}
+    few = {job.folder for job in report._jobs("agents", Path("runs"), seeds[:3], steps, books)}
+    assert few < made, "the notebooks as they are show some of the same"
+
+
+def test_an_arm_keeps_its_colour_whatever_else_a_chart_shows() -> None:
+    def looks(*arms: str) -> dict[str, tuple[str, str]]:
+        frame = pd.DataFrame([{"arm": arm, "seed": 1, "step": x, "y": 0.5} for arm in arms for x in (0, 1)])
+        figure = plots.curves(frame.assign(arm=agents.labelled(frame["arm"])), "y")
+        return {trace.name: (trace.line.color, trace.line.dash) for trace in figure.data if trace.name}
+
+    every, few = looks(*agents.ARMS, "mine"), looks("mixed-unsolved", "parallel")
+    assert len(set(every.values())) == len(agents.ARMS) + 1, "each its own"
+    assert list(few) == ["mixed, where unsolved", "parallel"] and all(every[name] == few[name] for name in few)
 
 
 def test_a_search_is_on_seeds_and_tasks_that_nothing_reports() -> None:
