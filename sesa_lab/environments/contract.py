@@ -30,7 +30,8 @@ class Environment(Protocol):
         repeats: the task's own rule, read by the trainer: whether a strategy that came earlier in its group earns its
             reward again (``count``) or nothing (``zero``). ``score`` itself judges each answer alone.
         turns: most turns of an episode; 1: the policy answers once.
-        count: how many distinct tasks there are; task ``i`` is task ``i`` mod ``count``.
+        count: how many distinct tasks there are; task ``i`` is task ``i`` mod ``count``. Where tasks are drawn when first
+            asked for, fewer may exist: asking for more then raises ``InputError``.
     """
 
     name: str

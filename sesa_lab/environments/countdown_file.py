@@ -67,7 +67,7 @@ def _short(value: Any) -> str:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Any, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, line {number}"
             if not line.strip():

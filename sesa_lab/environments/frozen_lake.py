@@ -70,9 +70,12 @@ class FrozenLakeOptions:
     invalid_penalty: float = option(
         0.0, "turns > 1 only: cost of a turn with an unknown action, or without a known one", low=0.0, high=100.0
     )
-    split: str = option("train", "which part of all maps: train (80 %), validation or test (10 % each)", choices=SPLITS)
-    """A map is parted by all of it, start and goal included: lakes of the same holes with another start or goal may lie in
-    another part."""
+    split: str = option(
+        "train",
+        "which part of all maps: train (80 %), validation or test (10 % each); a map is all of it, so that the same holes with"
+        " another start or goal may lie in another part (5x5: 17 % of test lakes share their holes with a train lake, 4x4: 75 %)",
+        choices=SPLITS,
+    )
     hard: str = option(
         "natural",
         "natural (as drawn), half (every other one), all or none; hard: no shortest plan is straight, or goes"

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from sesa_lab.environments.replies import LONGEST, inside_tags
+
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
 """Direction -> change of (row, column), in Gymnasium's order: the number of an action is its place here."""
 
-LONGEST_ANSWER = 100_000  # characters; a longer text is not read at all
-_TAGS = re.compile(r"</think>\s*<answer>")
 _SEPARATORS = re.compile(r"\|\||[,\r\n]")
 
 
@@ -51,28 +51,30 @@ def neighbours(height: int, width: int) -> tuple[tuple[int, ...], ...]:
 def read_actions(text: str, known: Mapping[str, str], answer_format: str) -> list[str | None] | None:
     """The actions that ``text`` lists, in order; None where it holds no answer.
 
-    Actions are parted by ``||``, commas or line breaks. What stands between two of these is one or more known actions
-    parted by blanks, or else one unknown action. Case does not matter. Time is linear in the length of the text.
+    Case does not matter. Time is linear in the length of the text.
 
     Args:
-        text: hostile; read up to ``LONGEST_ANSWER`` characters.
+        text: hostile; read up to ``replies.LONGEST`` characters.
         known: what may be written, lower case -> the action meant.
-        answer_format: ``plain`` (the whole text is the list) or ``tags`` (it is inside the first
-            ``<think>...</think><answer>...</answer>``; white space may stand between the two, anything around them).
+        answer_format: ``plain``: the whole text is the list; actions are parted by ``||``, commas or line breaks, and what
+            stands between two of these is one or more known actions parted by blanks, or else one unknown action. ``tags``,
+            as RAGEN reads it: the list is inside the tags (``replies.inside_tags``), and ``||`` alone parts its actions.
 
     Returns:
         An action of ``known``'s values, or None for an unknown one, each. The whole is None where the text is too long,
         nothing is listed, or the tags are missing.
     """
-    if len(text) > LONGEST_ANSWER:
+    if len(text) > LONGEST:
         return None
-    content = text if answer_format == "plain" else _inside_tags(text)
+    if answer_format == "tags":
+        pieces = [piece.strip() for piece in inside_tags(text).lower().split("||")]
+        return [known.get(piece) for piece in pieces if piece] or None
     # What separates matters only beside an unknown action; most texts hold none, and are read at once.
-    actions = [known.get(word) for word in content.lower().replace("||", " ").replace(",", " ").split()]
+    actions = [known.get(word) for word in text.lower().replace("||", " ").replace(",", " ").split()]
     if None not in actions:
         return actions or None
     actions = []
-    for piece in _SEPARATORS.split(content):
+    for piece in _SEPARATORS.split(text):
         words = [known.get(word) for word in piece.lower().split()]
         actions += [None] if None in words else words
     return actions or None
@@ -109,14 +111,6 @@ def read_plan(text: str, known: Mapping[str, str], answer_format: str, most: int
     first = listed[:most]
     actions = tuple(action for action in first if action is not None)
     return Plan(actions, not actions or len(actions) < len(first), len(listed) - listed.count(None))
-
-
-def _inside_tags(text: str) -> str:
-    """What the tags hold; empty where they are missing."""
-    begin = text.find("<think>")
-    between = _TAGS.search(text, begin) if begin >= 0 else None
-    end = text.find("</answer>", between.end()) if between else -1
-    return text[between.end() : end] if between and end >= 0 else ""
 
 
 def legs(cells: Sequence[int], width: int) -> list[str]:

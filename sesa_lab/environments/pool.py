@@ -73,9 +73,13 @@ class Pool(Generic[Item]):
         kind, place = (index % 2, index // 2) if self._hard == "half" else (0, index)
         while len(self._kept[kind]) <= place:
             if self._draws - self._last[kind] >= MOST_DRAWS:
+                found = len(self._kept[kind])
+                remedy = (
+                    "lower `tasks`, or enlarge the task" if found else "no task is like that: loosen what it must have"
+                )
                 raise InputError(
-                    f"{self._label}: only {len(self._kept[kind])} distinct tasks were found with split = {self._split!r},"
-                    f" hard = {self._hard!r} and the other options; lower `tasks`, or enlarge the task"
+                    f"{self._label}: only {found} distinct tasks were found with split = {self._split!r}, hard ="
+                    f" {self._hard!r} and the other options; {remedy}"
                 )
             self._add()
         return self._kept[kind][place]

@@ -19,6 +19,7 @@ from sesa_lab.seeding import torch_seed
 
 POLICIES = Path(__file__).parents[2] / "data" / "policies"
 CARD = "sesa_lab.json"  # what a lab policy was pre-trained for
+_ANSWER = "\u2063answer\u2063"  # stands for an answer while a chat template is rendered
 ORDINARY, HABIT = "ordinary", "habit"  # bases: direct answers show any solution, or habitual ones
 
 
@@ -86,8 +87,22 @@ def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, An
         raise InputError(f"{folder}: its tokenizer names no eos_token; answers could not end")
     _check_head(folder, model)
     model = _with_adapter(model, config, seed)
-    stops = (tokenizer.eos_token_id,)
+    stops = (tokenizer.eos_token_id,) if card else _chat_stops(tokenizer, model)
     return Policy(model, tokenizer, "lab" if card else "chat", stops, str(folder))
+
+
+def _chat_stops(tokenizer: Any, model: Any) -> tuple[int, ...]:
+    """Ids of all tokens that end an answer: the tokenizer's, those of the generation config, the end of a turn in a chat.
+
+    Some models end a turn by a token that is not their tokenizer's eos token; without it answers would run on.
+    """
+    named = getattr(model.generation_config, "eos_token_id", None)
+    named = [named] if isinstance(named, int) else list(named or ())
+    turns = [{"role": "user", "content": "task"}, {"role": "assistant", "content": _ANSWER}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(_ANSWER)[2].lstrip()
+    ends = tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+    ends = [end for end in ends if end in tokenizer.added_tokens_decoder]  # no template ends a turn by an ordinary word
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *named, *ends]))
 
 
 def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:

@@ -17,12 +17,18 @@ def merged(model: Any) -> Iterator[None]:
     peft's own ``unmerge`` subtracts what ``merge`` added, which leaves rounding errors that grow over a run; here the
     original weights are kept and put back.
 
+    16-bit weights are left as they are, and the adapter stays beside them: added to such a weight, a change of less than half
+    its last bit is lost, so that early in training the policy that draws would not be the one that is trained.
+
     Args:
         model: a peft model with LoRA layers.
     """
     layers: list[tuple[str, Any]] = [
         (name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)
     ]
+    if any(layer.get_base_layer().weight.element_size() < 4 for _, layer in layers):
+        yield
+        return
     kept = [layer.get_base_layer().weight.detach().clone() for _, layer in layers]
     with torch.no_grad():
         for _, layer in layers:

@@ -492,6 +492,22 @@ def test_ten_megabytes_take_no_time(tags: str) -> None:
         assert time.process_time() - start < 1.0
 
 
+def test_ragen_s_answers_may_use_any_operator() -> None:
+    """Its operators choose the tasks alone, and its reply is in tags."""
+    env, task = countdown(preset="paper"), asked([2, 5, 10], 20)
+    said = {text: env.score(task, f"<think></think><answer>{text}</answer>") for text in ("5*2+10", "10/5-2", "5+2+10")}
+    assert {text: (score.reward, score.success) for text, score in said.items()} == {
+        "5*2+10": (1.0, True), "10/5-2": (0.1, False), "5+2+10": (0.1, False),
+    }  # fmt: skip
+    assert env.score(task, "5*2+10").reward == 0.0, "both tags are required"
+    assert env.task(0).data["operators_text"] == "+ - * /"
+    assert countdown(operators="+-", answer_operators="+-*").score(task, "5*2+10").success
+    assert not countdown(operators="+-").score(task, "5*2+10").success
+    for bad in ("+", "+-x", "*/", "+-**"):
+        with pytest.raises(InputError, match=r"countdown\.answer_operators = "):
+            countdown(operators="+-", answer_operators=bad)
+
+
 def test_tags() -> None:
     env, task = countdown(answer_format="tags"), asked([3, 4, 5, 9], 21)
     good = Score(1.0, True, "9+5+4+3")
@@ -499,6 +515,10 @@ def test_tags() -> None:
         "<think>hm</think><answer>3+4+5+9</answer>",
         " <think></think>\n <answer> 3+4+5+9 </answer>\n",
         "<think>9 < 10, 3*4\n\nor so</think><answer>3+4+5+9</answer>",
+        # as RAGEN reads a reply: the first thought and answer, whatever stands around them
+        "<think>hm</think><answer>3+4+5+9</answer> done",
+        "so <think>hm</think><answer>3+4+5+9</answer><answer>1</answer>",
+        "<think>an <answer> is due</think><answer>3+4+5+9</answer>",
     ):
         assert env.score(task, text) == good
     for text in (
@@ -507,8 +527,6 @@ def test_tags() -> None:
         "<think>hm</think>3+4+5+9",
         "<think>hm<answer>3+4+5+9</answer>",
         "<think>hm</think><answer>3+4+5+9",
-        "<think>hm</think><answer>3+4+5+9</answer> done",
-        "so <think>hm</think><answer>3+4+5+9</answer>",
         "<think>hm</think> so <answer>3+4+5+9</answer>",
         "<answer>3+4+5+9</answer><think>hm</think>",
         "<think>hm</think><answer>1</answer><answer>3+4+5+9</answer>",
@@ -592,7 +610,6 @@ def test_tasks_are_within_their_ranges_and_can_be_solved() -> None:
         # as RAGEN's has_solution: some signs before the numbers add up to the target
         assert any(np.dot(signs, numbers) == target for signs in product((1, -1), repeat=len(numbers)))
         assert all(env.score(task, text).success for text in env.solutions(task) or [])
-        assert not set(env.oracle(task)) & set("*/")
     assert set(sizes) == {3, 4} and min(sizes.values()) > 100
 
 

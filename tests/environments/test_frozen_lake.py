@@ -428,6 +428,10 @@ def test_actions_are_read_piece_by_piece(text: str) -> None:
     [
         ("<think></think><answer>Left</answer>", ["left"]),
         ("<think>a</think> \n <answer> Left || up\n</answer> and more", ["left", "up"]),
+        # || alone parts actions
+        ("<think>a</think><answer>left up || down, up || right\nup || up</answer>", [None, None, None, "up"]),
+        ("<think>a</think><answer>|| left || || up ||</answer>", ["left", "up"]),
+        ("<think>a</think><answer>||</answer>", None),
         ("hm <think>a</think>b</think><answer>left</answer><answer>up</answer>", ["left"]),
         ("<think>a</think>so<answer>left</answer>", None),
         ("<answer>left</answer>", None),
@@ -449,7 +453,9 @@ PIECES = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "left"
 @given(st.lists(PIECES, max_size=14).map("".join))
 def test_tags_are_read_as_ragen_reads_them(text: str) -> None:
     match = TAGS.search(text)
-    assert read_actions(text, KNOWN, "tags") == (match and read_actions(match[2], KNOWN, "plain"))
+    pieces = [piece.strip().lower() for piece in match[2].split("||")] if match else []
+    expected = [KNOWN.get(piece) for piece in pieces if piece]
+    assert read_actions(text, KNOWN, "tags") == (expected or None)
 
 
 def test_unknown_actions_are_skipped_in_tags() -> None:

@@ -271,8 +271,8 @@ def test_a_plan_that_goes_on_fails_where_it_has_to_be_exact() -> None:
         assert env.score(ROOM, "down right up up " * 5_000) == Score(0.0, False, "cc:right")
         assert env.score(ROOM, "down right up up " * 6_000) == Score(0.0, False, None)  # 102,000 characters
     tagged_env = env_of(answer_format="tags", max_actions=4)
-    assert tagged_env.score(ROOM, tagged("down, right, right, hop, hop")).success  # unknown ones are skipped
-    assert not tagged_env.score(ROOM, tagged("down, right, right, hop, up")).success
+    assert tagged_env.score(ROOM, tagged("down || right || right || hop || hop")).success  # unknown ones are skipped
+    assert not tagged_env.score(ROOM, tagged("down || right || right || hop || up")).success
 
 
 def test_gym_rewards_by_hand() -> None:
@@ -609,7 +609,7 @@ def test_limits_of_turns() -> None:
     episode = env.step(episode, tagged("up"))
     assert episode.truncated and len(episode.rewards) == 5
     # solved by the last action of the last turn: terminated, not truncated
-    episode = turns(env, ROOM, *[tagged("up")] * 4, tagged(SOLUTION))
+    episode = turns(env, ROOM, *[tagged("up")] * 4, tagged(SOLUTION.replace(" ", " || ")))
     assert episode.success and episode.terminated and not episode.truncated
 
 
@@ -655,7 +655,7 @@ def test_one_turn_is_scored_as_a_plan() -> None:
             SOLUTION,
             SOLUTION + " up",
             "up up up up up up hop",
-            tagged(SOLUTION + ", up, hop"),
+            tagged(SOLUTION.replace(" ", " || ") + " || up || hop"),
             tagged("hop, hop, hop, hop, hop, hop, up"),
             "down right",
             "jump",

@@ -193,6 +193,18 @@ def test_options_that_no_lab_policy_was_made_for_are_refused() -> None:
         lab_policy_for("chess", {})
 
 
+def test_an_answer_ends_by_any_token_that_ends_a_turn(tmp_path: Path) -> None:
+    """Some models end a turn by another token than their tokenizer's eos token; answers ran on past it."""
+    folder = tiny_models.save_model(tmp_path / "turns", num_hidden_layers=1)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": tiny_models.PAD}))
+    assert load(model=str(folder)).stop_ids == (0, tiny_models.STOP)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    assert load(model=str(folder)).stop_ids == (0, 2, tiny_models.STOP)
+    unstopped = tiny_models.save_model(tmp_path / "unstopped", tiny_models.UNSTOPPED, num_hidden_layers=1)
+    assert load(model=str(unstopped)).stop_ids == (tiny_models.STOP,), "a line break ends no answer"
+
+
 def test_a_chat_model_without_template_is_refused(tmp_path: Path) -> None:
     folder = tiny_models.save_model(tmp_path / "plain", template=None, num_hidden_layers=1)
     refused("its tokenizer has no chat template; use an instruct model, or a lab policy", model=str(folder))
