@@ -21,7 +21,7 @@ from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
 from sesa_lab.prompts import DIRECT, Speaker
 from sesa_lab.seeding import stream
 from sesa_lab.training.credit import verdicts
-from sesa_lab.training.held_out import answers, direct, in_split
+from sesa_lab.training.held_out import answers, check_enough, direct, in_split
 from sesa_lab.types import Score, Task
 
 ROWS = 512  # answers scored in one forward pass
@@ -104,6 +104,7 @@ def evaluate_samples(
     if min(samples, tasks, *ks) < 1:
         raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
     environment = _asked(config, split)
+    check_enough(environment, "tasks", tasks)
     chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
     policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
     speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids, config.policy.prompts)

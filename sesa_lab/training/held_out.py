@@ -14,6 +14,7 @@ from sesa_lab import environments
 from sesa_lab.config import Config, SamplerConfig
 from sesa_lab.diversity import pass_at_k
 from sesa_lab.engines import Engine
+from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, merged
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request, Streams, draw
@@ -38,12 +39,15 @@ class Judge:
         """Make the environments that will be asked, before anything is trained.
 
         Raises:
-            InputError: a split without tasks (of a file, say).
+            InputError: a split with fewer tasks than are to be asked: of a file, or of options that leave few.
         """
         self.config, self.engine, self.policy, self.speaker = config, engine, policy, speaker
         splits = ("validation", "test") if config.evaluation.test_tasks else ("validation",)
         name = config.environment.name
         self._environments = {split: in_split(name, environment.options, split) for split in splits}
+        for split, made in self._environments.items():
+            field = {"validation": "eval_tasks", "test": "test_tasks"}[split]
+            check_enough(made, f"evaluation.{field}", getattr(config.evaluation, field))
 
     def validation(self, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Measures without sketches, and one row a task and strategy: its share of the samples."""
@@ -77,6 +81,29 @@ class Judge:
         groups = answers(self.engine, self.policy, self.speaker, environment, tasks, sampler, streams)
         counters.sampled, counters.prefilled = before.sampled, before.prefilled  # judging costs the run nothing
         return groups
+
+
+def check_enough(environment: Any, setting: str, tasks: int) -> None:
+    """Ask an environment that has splits for the last task that will be needed: now, rather than after all training.
+
+    Args:
+        environment: of the split that will be asked.
+        setting: what says how many tasks, for the error.
+        tasks: so many, each of its own.
+
+    Raises:
+        InputError: there are fewer tasks.
+    """
+    if not tasks or "split" not in environment.options:
+        return
+    try:
+        if environment.count < tasks:
+            raise InputError(
+                f"{environment.name}: split {environment.options['split']!r} has {environment.count} tasks"
+            )
+        environment.task(tasks - 1)
+    except InputError as error:
+        raise InputError(f"{setting} = {tasks}, and there are not so many tasks: {error}; lower {setting}") from error
 
 
 def in_split(name: str, options: Mapping[str, Any], split: str) -> Any:

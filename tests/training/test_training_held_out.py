@@ -160,6 +160,8 @@ def test_unreadable_answers_have_a_share_too() -> None:
 
 def test_what_is_judged_is_never_a_training_task() -> None:
     one = judge(test_tasks=3, test_guided="yes")
+    assert Colours.asked == [("validation", 4), ("test", 2)], "whether there are enough"
+    Colours.asked.clear()
     one.validation(1)
     assert Colours.asked == [("validation", task) for task in range(5)]
     Colours.asked.clear()
@@ -178,6 +180,26 @@ def test_a_split_without_tasks_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
     judge().validation(1)
     with pytest.raises(InputError, match="no task of the file is in split 'test'"):
         judge(test_tasks=1)
+
+
+def test_too_few_tasks_are_told_before_any_training() -> None:
+    """They came to light at the last step once, after all training, and again on each resume."""
+
+    def lakes(tasks: int, **evaluation: int) -> Judge:
+        config = Config.build(environment={"name": "frozen_lake"}, evaluation={"eval_samples": 4} | evaluation)
+        training = environments.make("frozen_lake", tasks=tasks)
+        return Judge(config, training, FakeEngine(), tiny_policy(), Told())  # type: ignore[arg-type]
+
+    lakes(9, eval_tasks=9, test_tasks=9)
+    with pytest.raises(
+        InputError, match=r"evaluation\.test_tasks = 10, and .*split 'test' has 9 tasks; lower evaluation"
+    ):
+        lakes(9, eval_tasks=9, test_tasks=10)
+    # Of two numbers up to 10 there are few tasks, whatever `tasks` says.
+    config = Config.build(environment={"name": "countdown"}, evaluation={"eval_tasks": 64})
+    training = environments.make("countdown", n_numbers=2)
+    with pytest.raises(InputError, match=r"evaluation\.eval_tasks = 64, .*only 14 distinct tasks were found"):
+        Judge(config, training, FakeEngine(), tiny_policy(), Told())  # type: ignore[arg-type]
 
 
 def test_an_environment_without_splits_is_judged_on_its_own_tasks() -> None:
@@ -256,7 +278,7 @@ def test_judging_costs_the_run_nothing() -> None:
 
 def test_without_test_tasks_nothing_is_asked_of_the_test_split() -> None:
     assert judge().test() == []
-    assert Colours.asked == []
+    assert Colours.asked == [("validation", 4)]
 
 
 @pytest.mark.parametrize(("samples", "sketches"), [(64, 8), (12, 6), (8, 8), (13, 1), (7, 7), (1, 1)])
