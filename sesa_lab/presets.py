@@ -14,12 +14,12 @@ PRESETS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
             "sampler": {"name": "sequential"},
             "update": {"conditioning": "task", "correction": "none", "repeats": "count"},
         },
-        # RAGEN's defaults: 8 groups of 16, four optimiser steps of 32, k1 KL of 0.001 in the loss, 200 steps, every 10 of them
-        # 256 fixed validation tasks, each tried once at temperature 0.5. What still differs from RAGEN: LoRA instead of full
-        # fine-tuning (so 1e-5 where RAGEN has 1e-6: an adapter needs about ten times the step size); no dual clip at 3; our
-        # own words of the prompts, in one user turn without a system message; dialogues are not cut at 3600 tokens; tasks are
-        # parted by content, so that validation never meets training; Countdown's are drawn by us unless `file` names the
-        # public set.
+        # RAGEN's defaults: 8 groups of 16, four optimiser steps of 32, k1 KL of 0.001 in the loss, 200 steps, every 10 of
+        # them 256 fixed validation tasks, each tried once at temperature 0.5. What still differs from RAGEN: LoRA instead of
+        # full fine-tuning (so 1e-5 where RAGEN has 1e-6: an adapter needs about ten times the step size); no dual clip at 3;
+        # our own words of the prompts, in one user turn without a system message; dialogues are not cut at 3600 tokens; the
+        # reward that a turn is told holds its penalty; tasks are parted by content, so that validation never meets training;
+        # Countdown's are drawn by us unless `file` names the public set.
         "": {
             "environment": {"options": {"preset": "paper"}},
             "sampler": {"name": "sesa", "group_size": 16, "max_tokens": 400, "sketch_tokens": 64, "drafting_form": "prompt"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sesa_lab import plots, runs, statistics
-from sesa_lab.experiments import agent_findings, agent_studies, agent_tables, tables
+from sesa_lab.experiments import agent_findings, agent_studies, agent_tables, agent_verdicts, agents, tables
 from sesa_lab.experiments.agent_tables import BASE, MEASURES, PLAIN, Results, short
 from sesa_lab.experiments.agents import LABELS
 from sesa_lab.experiments.jobs import Job
@@ -34,25 +35,76 @@ def by_policy(jobs: Sequence[Job]) -> list[Results]:
 
 
 def show_rivals(jobs: list[Job], steps: int) -> pd.DataFrame:
-    """Task by task, what every rival reached on test tasks, and each of our arms minus it; returns the estimates."""
+    """Task by task, what every arm reached on test tasks at every rate, and what each of ours wins; returns the estimates."""
     found = by_policy(jobs)
     for results in found:
-        direct = results.direct
-        print(f"{results.task}, {results.base} base:", _levels(direct).to_string(), sep="\n", end="\n\n")
+        print(f"{results.task}, {results.base} base:", _levels(results.direct).to_string(), sep="\n", end="\n\n")
         for own in agent_studies.OURS:
-            print(minus_rivals(direct, own).to_string(), end="\n\n")
+            print(minus_rivals(results.direct, own).to_string(), end="\n\n")
+        print(wins(results.direct).to_string(), end="\n\n")
     return pd.concat([agent_tables.estimates(results) for results in found], ignore_index=True)
+
+
+def of_names(direct: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The arms of ``direct`` that are one of ``names``, at whatever rate."""
+    return [arm for arm in direct["arm"].unique() if arm.partition("@")[0] in names]
 
 
 def minus_rivals(direct: pd.DataFrame, own: str) -> pd.DataFrame:
     """``own`` minus every arm without sketches at every rate: arms x measures, 'mean [low, high]' over seeds."""
     names = agent_tables.present(direct, agent_tables.COMPARED)
-    others = [arm for arm in direct["arm"].unique() if arm.partition("@")[0] in agent_studies.RIVALS]
     rows = {
         rival: {MEASURES[name]: short(agent_tables.difference(direct, own, rival, name)) for name in names}
-        for rival in others
+        for rival in of_names(direct, agent_studies.RIVALS)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{LABELS[own]} minus")
+
+
+def wins(direct: pd.DataFrame) -> pd.DataFrame:
+    """Each of our arms at each rate: against how many arms without sketches, at all rates, the aim on habit bases is shown.
+
+    Columns: pass@1 no worse, more pass@k, more distinct correct (``agent_verdicts.beside``), all three; "7 of 9" each. The last
+    one names those against which not all three are shown.
+    """
+    rivals, rows = of_names(direct, agent_studies.RIVALS), {}
+    for own in of_names(direct, agent_studies.OURS):
+        said = {rival: [word for _, word in agent_verdicts.beside(direct, own, rival).values()] for rival in rivals}
+        shown = {
+            rival: [words[0] in ("higher", "no worse"), *(word == "higher" for word in words[1:])]
+            for rival, words in said.items()
+        }
+        counts = [sum(own[place] for own in shown.values()) for place in range(3)]
+        lacking = [rival for rival in rivals if not all(shown[rival])]
+        heads = (
+            "pass@1 no worse",
+            f"more {MEASURES[agent_tables.widest(direct)]}",
+            "more distinct correct",
+            "all three",
+        )
+        texts = [f"{count} of {len(rivals)}" for count in (*counts, len(rivals) - len(lacking))]
+        rows[own] = {**dict(zip(heads, texts, strict=True)), "not against": ", ".join(lacking) or "-"}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ours, against arms without sketches")
+
+
+def draw_rivals(jobs: list[Job]) -> Any:
+    """The test tasks' plane of pass@1 and pass@64, a panel a task: means over seeds, an arm's rates joined."""
+    found = by_policy(jobs)
+    measures = {name: MEASURES[name] for name in ("accuracy", "pass_at_64")}
+    parts = []
+    for results in found:
+        means = results.direct.groupby("arm", sort=False)[list(measures)].mean().reset_index()
+        names = means["arm"].str.partition("@")
+        searched = [math.nan if name == BASE else agents.rate_of(results.base, name) for name in names[0]]
+        rates = [float(said) if said else own for said, own in zip(names[2], searched, strict=True)]
+        arms = names[0].replace({**LABELS, BASE: plots.START})
+        parts.append(means.assign(arm=arms, rate=rates, panel=f"{results.task}, {results.base} base"))
+    shown = pd.concat(parts, ignore_index=True).rename(columns={**measures, "rate": "learning rate"})
+    marks = "test tasks, means over seeds; larger markers: larger learning rates; crosses: untrained"
+    behind = tables.source(
+        [job for results in found for job in results.jobs], [run for results in found for run in results.loaded], marks
+    )
+    x, y = measures.values()
+    return plots.planes(shown, x, y, "learning rate", "What each arm can reach, by learning rate", behind, len(found))
 
 
 # --- revival --------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def aims(results: Results, frame: pd.DataFrame | None = None) -> pd.DataFrame:
     frame, own = results.direct if frame is None else frame, best(results)
     rows = {}
     for rival in rivals_of(results):
-        found = _beside(frame, own, rival)
+        found = beside(frame, own, rival)
         said = "; ".join(f"{MEASURES[name]} {word}" for name, (_, word) in found.items())
         enough = min(value.n for value, _ in found.values()) >= FEWEST_SEEDS
         rows[LABELS.get(rival, rival)] = {
@@ -96,7 +96,7 @@ def aims(results: Results, frame: pd.DataFrame | None = None) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{LABELS.get(own, own)} minus")
 
 
-def _beside(frame: pd.DataFrame, own: str, rival: str) -> dict[str, tuple[Interval, str]]:
+def beside(frame: pd.DataFrame, own: str, rival: str) -> dict[str, tuple[Interval, str]]:
     """Measure -> its difference between two arms, and what that says beside its margin."""
     names = _measures(frame)
     margins = _margins(frame, own, rival, names)
@@ -114,7 +114,7 @@ def conclusion(results: Results) -> str:
     own, wide = best(results), MEASURES[widest(frame)]
     lines = [head, ""]
     for arm, reference in ((PLAIN, BASE), (own, BASE), *((own, rival) for rival in rivals_of(results))):
-        found = _beside(frame, arm, reference)
+        found = beside(frame, arm, reference)
         said = "; ".join(
             f"{MEASURES[name]} {word} ({short(value, sign=True)})" for name, (value, word) in found.items()
         )
@@ -150,7 +150,7 @@ def _aim(results: Results, frame: pd.DataFrame, where: str) -> str:
     not shown, which is not the same as missed.
     """
     own = best(results)
-    found = [_beside(frame, own, rival) for rival in rivals_of(results)]
+    found = [beside(frame, own, rival) for rival in rivals_of(results)]
     fewest = min((values["accuracy"][0].n for values in found), default=0)
     if results.base not in AIMS or fewest < FEWEST_SEEDS:
         return ""

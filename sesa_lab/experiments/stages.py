@@ -265,7 +265,7 @@ STAGES = {
         for task in agents.TASKS
     },
     "agents-search": _study(_none, _agent_search, _show_agent_search, by_arm=True, figure=agent_search.draw),
-    "agents-rivals": _study(_none, agent_studies.rivals, shown.show_rivals),
+    "agents-rivals": _study(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_rivals),
     "agents-revival": _study(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
     "agents-drafting": _study(_none, agent_studies.drafting, shown.show_drafting),
     "agents-habit": _study(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),
