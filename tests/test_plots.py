@@ -259,6 +259,13 @@ def test_gallery_errors() -> None:
         plots.gallery([plots.Replay("blank", [Frame("", "", '<svg viewBox="0 0 1 1"></svg>')])])
 
 
+def test_few_counted_things_have_no_ticks_between() -> None:
+    table = long({("a", 0): [1.0, 2.0], ("a", 1): [2.0, 3.0]})
+    assert plots.curves(table, "y").layout.xaxis.dtick == 1
+    assert plots.curves(table.assign(step=table["step"] * 100), "y").layout.xaxis.dtick is None
+    assert plots.curves(table.assign(step=table["step"] + 0.5), "y").layout.xaxis.dtick is None
+
+
 def test_more_arms_than_colours_are_told_apart() -> None:
     table = long({(f"arm {i}", 0): [1.0, 2.0] for i in range(9)})
     looks = [(trace.line.color, trace.line.dash) for trace in plots.curves(table, "y").data]

@@ -64,19 +64,19 @@ candidate found is trained given its sketch; given the task alone too: in every 
 candidate drawn without a sketch succeeded."""
 
 LABELS = {
-    "base": "base, not trained",
     "parallel": "parallel",
     "parallel-novelty": "parallel + novelty",
     "parallel-positive": "parallel, positive only",
     "sesa-paper": "SESA, paper's rule",
-    "sesa-positive": "SESA + novelty, positive only",
     "mixed-unsolved": "mixed, where unsolved",
-    "mixed-unsolved-iid": "mixed, where unsolved, i.i.d. sketches",
     "mixed-unsolved-novelty": "mixed + novelty, where unsolved",
+    "sesa-positive": "SESA + novelty, positive only",
+    "mixed-unsolved-iid": "mixed, where unsolved, i.i.d. sketches",
     "half-unsolved": "half mixed, where unsolved",
     "half-unsolved-iid": "half mixed, where unsolved, i.i.d. sketches",
+    "base": "base, not trained",
 }
-"""What charts call the arms, those of ``agent_studies`` included."""
+"""What charts call the arms, those of ``agent_studies`` included; their order gives the colours, to the headline arms first."""
 
 
 def labelled(arms: pd.Series) -> pd.Series:

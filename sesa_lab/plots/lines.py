@@ -70,6 +70,8 @@ def curves(
             hovertemplate=f"{escape(x)} %{{x}}<br>%{{customdata}}",
         )
     figure.update_xaxes(title=_LABELS.get(x, escape(x)), tickformat="~s" if x == "tokens_total" else None)
+    if pd.api.types.is_integer_dtype(table[x]) and 0 < table[x].max() - table[x].min() < 10:
+        figure.update_xaxes(dtick=1)  # counted things have no halves
     figure.update_yaxes(title=_axis(y, unit))
     return finish(figure, title, caption_or(caption, table, BANDS), height=330, top=_room_above(figure))
 
