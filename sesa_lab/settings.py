@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,13 @@ def option(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    path: bool = False,
 ) -> Any:
-    """A documented field: ``choices`` or a range ``low <= value <= high`` (``above`` excludes the bound)."""
-    metadata = {"text": text, "choices": choices, "low": low, "high": high, "above": above}
+    """A documented field: ``choices`` or a range ``low <= value <= high`` (``above`` excludes the bound).
+
+    A text that names a folder (``path``) may come as a path object too.
+    """
+    metadata = {"text": text, "choices": choices, "low": low, "high": high, "above": above, "path": path}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -47,12 +52,16 @@ class PolicyConfig:
         "lab",
         "'lab' (the lab policy shipped for the environment), a name under data/policies, a local folder in the"
         " Hugging Face format, or a model name on the Hub",
+        path=True,
     )
-    adapter: str = option("", "start from the LoRA adapter of this checkpoint folder; empty: a fresh adapter")
+    adapter: str = option(
+        "", "start from the LoRA adapter of this checkpoint folder; empty: a fresh adapter", path=True
+    )
     prompts: str = option(
         "",
         "folder of prompt templates that go before the built-in ones, as `sesa-lab prompts FOLDER` makes it; empty: the"
-        " built-in ones",
+        " built-in ones (`resume` and `evaluate RUN` take those that the run recorded, unless another folder is named)",
+        path=True,
     )
     dtype: str = option("float32", "weights' data type", choices=("float32", "bfloat16", "float16"))
     device: str = option("auto", "'auto' (cuda if there is one, else cpu), 'cpu', 'cuda', 'cuda:1' ...")
@@ -82,8 +91,8 @@ class SamplerConfig:
     )
     redraws: int = option(
         0,
-        "sequential: an answer, sesa: a sketch, that repeats its history is drawn again up to this often; its log-probs stay"
-        " those of one draw, so p/q is a little too large for it",
+        "sequential: an answer, sesa: a sketch of stage I, that repeats its history is drawn again up to this often, and so is"
+        " an empty sketch; its log-probs stay those of one draw, so p/q is a little too large for it",
         low=0,
         high=100,
     )
@@ -104,8 +113,8 @@ class SamplerConfig:
     sketch_tokens: int = option(16, "sesa: most tokens of a sketch, the stop token included", low=1, high=100_000)
     repeated_sketch: str = option(
         "keep",
-        "sesa: a sketch that repeats an earlier one, redraws included, is expanded all the same (keep), or its solutions are"
-        " drawn without a sketch (drop)",
+        "sesa: a sketch of stage I that repeats an earlier one or is empty, redraws included, is expanded all the same (keep),"
+        " or its solutions are drawn without a sketch (drop)",
         choices=("keep", "drop"),
     )
     sketch_scope: str = option(
@@ -278,6 +287,7 @@ def check_value(label: str, field: dataclasses.Field[Any], value: Any) -> Any:
             raise InputError(f"{label}: expected a mapping, got {value!r}")
         return dict(value)
     if kind == "str":
+        value = os.fspath(value) if meta["path"] and isinstance(value, os.PathLike) else value
         if not isinstance(value, str):
             raise InputError(f"{label}: expected text, got {value!r}")
         if meta["choices"] and value not in meta["choices"]:

@@ -1,10 +1,10 @@
-"""Prompts are data: this room turns tasks, sketches and observations into token ids by the templates beside this file.
+r"""Prompts are data: this room turns tasks, sketches and observations into token ids by the templates beside this file.
 
 Two forms. *lab*: short texts that the lab policies were pre-trained on. *chat*: user turns of the tokenizer's own chat
 template. In both a dialogue only ever grows at its end, so that an engine can keep its cache.
 
 A template is ``<form>/<role>.txt``, or ``<form>/<environment>.<role>.txt`` for one environment alone. Roles, and what their
-braces may name:
+braces name (all of it, but of two words parted by "or" one; {number} alone may be left out):
 
 ====================  =====================================================================================================
 ``answer``            x, what a direct answer is drawn under: {task}
@@ -20,11 +20,15 @@ braces may name:
 
 {task} is ``<form>/<environment>.txt`` formatted with the task's data and {prompt}, its plain text; without such a file, the
 plain text itself. {question} is {task} without the words on how an answer must look (the task's {format}), for a method is no
-answer. Sketches and observations are put in as they are: text of a policy is never taken for a template, nor for one of the
-tokenizer's control tokens, such as the end of a turn (a blank is put into it).
+answer. A brace that is meant literally is doubled in a template, that of {task} included: ``\boxed{{}}``, ``{{"answer": 1}}``.
+
+Sketches and observations are put in as they are: what comes in is never taken for a template, nor for one of the tokenizer's
+control tokens, such as the end of a turn (a blank is put into it). A sketch, which a policy writes, has no markup that the
+tokenizer reads as one token either (``</think>``, ``<tool_call>``); an observation may, for an environment asks for tags.
 
 To edit them: ``prompts.copy(folder, form="chat", environment="countdown")`` writes those that apply into a folder, and the
-setting ``policy.prompts`` names it. ``templates`` says which text goes before which.
+setting ``policy.prompts`` names it; what does not end in .txt may lie there too. ``templates`` says which text goes before
+which.
 """
 
 from __future__ import annotations
@@ -37,7 +41,6 @@ from typing import Any
 
 from sesa_lab.errors import InputError
 from sesa_lab.prompts.templates import (
-    DIRECT,
     FORMS,
     ROLES,
     Templates,
@@ -49,7 +52,7 @@ from sesa_lab.prompts.templates import (
 )
 from sesa_lab.types import Completion, Task
 
-__all__ = ["DIRECT", "FORMS", "ROLES", "Speaker", "Templates", "copy", "folder_texts", "task_text", "template"]
+__all__ = ["FORMS", "ROLES", "Speaker", "Templates", "copy", "folder_texts", "task_text", "template"]
 
 _MARK = "\u2063answer\u2063"  # stands for an answer while a chat template is rendered
 _NONE = "none"  # what {sketches} says before the first
@@ -68,6 +71,7 @@ class Speaker:
         environment: its name.
         stop_ids: token ids that end an answer; the first closes one that the token limit cut.
         folder: the user's own templates (``policy.prompts``); empty: the built-in ones alone.
+        recorded: what a run recorded; where it is given, no file is read.
         templates: the texts.
     """
 
@@ -76,6 +80,7 @@ class Speaker:
     environment: str
     stop_ids: tuple[int, ...]
     folder: str = ""
+    recorded: Templates | None = field(default=None, repr=False, compare=False)
     templates: Templates = field(init=False, repr=False, hash=False)
     _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -83,9 +88,15 @@ class Speaker:
         """Read the templates.
 
         Raises:
-            InputError: see ``Templates.read``.
+            InputError: see ``Templates.read``; or what was recorded is of another form than the policy.
         """
-        object.__setattr__(self, "templates", Templates.read(self.form, self.environment, self.folder))
+        found = self.recorded or Templates.read(self.form, self.environment, self.folder)
+        if found.form != self.form:
+            raise InputError(
+                f"the run recorded prompts of form {found.form!r}, and its policy is now asked in form {self.form!r}; put"
+                " back the tokenizer, with or without a chat template, that it was trained with"
+            )
+        object.__setattr__(self, "templates", found)
 
     def answer(self, task: Task) -> tuple[int, ...]:
         """What a direct answer is drawn under: x."""
@@ -124,7 +135,8 @@ class Speaker:
             return (*self._closing(finish), *self._bridge(role))
         if role == "turn_sketch" and self.form == "chat" and task is not None:
             observation = without_format(observation, task)
-        return (*self._closing(finish), *self._bridge(role, {"observation": self._harmless(observation)}))
+        observation = _broken(observation, self._control_tokens)
+        return (*self._closing(finish), *self._bridge(role, {"observation": observation}))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text."""
@@ -165,17 +177,18 @@ class Speaker:
         return self._keep(("bridge", text), lambda: _chat_bridge(self.tokenizer, text))
 
     def _flat(self, sketch: str) -> str:
-        return self._harmless(" ".join(sketch.split()))
-
-    def _harmless(self, text: str) -> str:
-        for token in self._control_tokens:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return _broken(" ".join(sketch.split()), self._control_tokens + self._markup)
 
     @cached_property
     def _control_tokens(self) -> tuple[str, ...]:
         """Texts that the tokenizer reads as one token with a meaning of its own wherever they stand."""
         return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+
+    @cached_property
+    def _markup(self) -> tuple[str, ...]:
+        """Further ones, that are added without being called special: </think>, <tool_call>, <|fim_prefix|>."""
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if not token.special]
+        return tuple(text for text in added if text.startswith("<") and text.endswith(">"))
 
     @cached_property
     def _line_breaks(self) -> tuple[int, ...]:
@@ -210,6 +223,13 @@ def _chat_bridge(tokenizer: Any, user: str) -> tuple[int, ...]:
             f" a turn with its eos token {tokenizer.eos_token!r}); use sampler 'parallel' or another model"
         )
     return tuple(tokenizer(full[len(start) :], add_special_tokens=False)["input_ids"])
+
+
+def _broken(text: str, tokens: Sequence[str]) -> str:
+    """``text`` with a blank in each of ``tokens`` that it spells out, so that it is read letter by letter."""
+    for token in tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 def _turns(user: str) -> list[dict[str, str]]:

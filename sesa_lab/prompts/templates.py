@@ -7,7 +7,6 @@ the same use, its ``<form>/<role>.txt`` also before a built-in ``<form>/<environ
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,28 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.prompts.words import TASK, WORDS, check_needed, cut, filled, role_of, without_value
 from sesa_lab.types import Task
 
 FOLDER = Path(__file__).parent
 FORMS = ("chat", "lab")
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "answer": ("task",),
-    "next": (),
-    "sketch_list": ("task", "question"),
-    "sketch_next": ("number",),
-    "sketch": ("task", "question", "sketches"),
-    "solve": ("task", "sketch"),
-    "turn": ("observation",),
-    "turn_sketch": ("observation",),
-    "turn_solve": (),
-}
-"""Role -> what its braces may name."""
 ROLES = tuple(WORDS)
-_TASK = ""  # stands for a role: the template of {task} itself, <form>/<environment>.txt
-DIRECT = (_TASK, "answer", "turn")
-"""What an answer given the task alone is asked by."""
-_BRIDGES = ("next", "sketch_next", "turn_solve")  # these may be white space alone, but not nothing
-_WORD = re.compile(r"\{([a-z_]+)\}")
+_Chosen = tuple[str, str | None, Path | None]  # name, text and file of what a role uses
 
 
 @dataclass(frozen=True)
@@ -48,7 +32,8 @@ class Templates:
         environment: its name.
         texts: file name -> text without its final line break, e.g. ``chat/sketch.txt``: one a role, and that of {task}. Of a lab
             form's {task} there may be none, for a speaker that is asked for no task.
-        files: file name -> where that text was read; {task} of a chat may have no file, it is ``{prompt}`` then.
+        files: file name -> where that text was read; {task} of a chat may have no file, it is ``{prompt}`` then, and what a run
+            recorded has none.
     """
 
     form: str
@@ -67,35 +52,60 @@ class Templates:
             folder: the user's own; empty: the built-in ones alone.
 
         Raises:
-            InputError: the folder cannot be read, holds a file of an unknown name or nothing that is used here; a template
-                is empty or asks for a word that its role does not have.
+            InputError: the folder cannot be read, holds a template of an unknown name or nothing that is used here; a template
+                is empty, has a brace that is no word's, asks for a word that its role does not have, or lacks one that it needs.
         """
-        if form not in FORMS:
-            raise InputError(f"unknown form of prompts {form!r}; {suggest(form, FORMS)}")
+        _check_form(form)
         own = folder_texts(folder, environment) if folder else {}
+        found = cls._of(form, environment, {r: _chosen(form, environment, r, own, folder) for r in (TASK, *ROLES)})
+        for name in found.texts:
+            role = role_of(name)
+            check_needed(role, found._parts[role], str(found.files.get(name, name)))
+        if folder and not own.keys() & found.texts.keys():
+            raise InputError(
+                f"policy.prompts = {folder!r} holds nothing that is used here (form {form}, environment {environment}), only"
+                f" {', '.join(sorted(own)) or 'no template at all'}; expected some of {', '.join(sorted(found.texts))}"
+            )
+        return found
+
+    @classmethod
+    def recorded(cls, environment: str, texts: Mapping[str, str], where: str) -> Templates:
+        """The templates that a run recorded when it began, whatever has become of their files.
+
+        A role that it has no text of, being older than that role, has the built-in one.
+
+        Args:
+            environment: the run's.
+            texts: ``texts`` of then, of one form.
+            where: the file that holds them, for errors.
+
+        Raises:
+            InputError: names of no form; a text that ``read`` would refuse, but for a word that it lacks.
+        """
+        form = next(iter(texts), "").partition("/")[0]
+        _check_form(form, f"{where}: ")
+        kept: dict[str, _Chosen] = {role_of(name): (name, text, None) for name, text in texts.items()}
+        chosen = {r: kept.get(r) or _chosen(form, environment, r, {}, "") for r in (TASK, *ROLES)}
+        return cls._of(form, environment, chosen, f" in {where}")
+
+    @classmethod
+    def _of(cls, form: str, environment: str, chosen: Mapping[str, _Chosen], place: str = "") -> Templates:
         texts, files, parts = {}, {}, {}
-        for role in (_TASK, *ROLES):
-            name, text, file = _chosen(form, environment, role, own, folder)
+        for role, (name, text, file) in chosen.items():
             if file is not None:
                 files[name] = file
             if text is not None:
-                texts[name], parts[role] = text, _parts(role, text, str(file or name))
-        if folder and not own.keys() & texts.keys():
-            raise InputError(
-                f"policy.prompts = {folder!r} holds nothing that is used here (form {form}, environment {environment}), only"
-                f" {', '.join(sorted(own)) or 'no template at all'}; expected some of {', '.join(sorted(texts))}"
-            )
+                texts[name], parts[role] = text, cut(role, text, str(file or f"{name}{place}"))
         return cls(form, environment, MappingProxyType(texts), MappingProxyType(files), MappingProxyType(parts))
 
     def filled(self, role: str, values: Mapping[str, str], task: Task | None = None) -> str:
-        """The role's template with its {words} replaced, all at once: what comes in is never read as a template itself."""
-        parts = list(self._parts[role])
-        for place in range(1, len(parts), 2):
-            if task is not None and parts[place] in ("task", "question"):
-                parts[place] = self.task(task) if parts[place] == "task" else self.question(task)
-            else:
-                parts[place] = values[parts[place]]
-        return "".join(parts)
+        """The role's template with its {words} replaced by ``values``, and by the ``task``."""
+        parts, found = self._parts[role], dict(values)
+        if task is not None and "task" in parts[1::2]:
+            found["task"] = self.task(task)
+        if task is not None and "question" in parts[1::2]:
+            found["question"] = self.question(task)
+        return filled(parts, found)
 
     def task(self, task: Task) -> str:
         """{task}: its template formatted with the task's data and {prompt}.
@@ -111,30 +121,15 @@ class Templates:
             return self.task(task)
         return self._formatted({"prompt": without_format(task.prompt, task), **task.data, "format": ""}).rstrip()
 
-    def changed(self, recorded: Mapping[str, str], roles: tuple[str, ...] = (_TASK, *ROLES)) -> tuple[str, str] | None:
-        """The first of ``roles`` whose text is another now than in ``recorded`` (``texts`` of an earlier reading).
-
-        Returns:
-            Its recorded name, and the file or the name that it is now read from; None: all texts are the same.
-        """
-        now = {_role(name): (name, text) for name, text in self.texts.items()}
-        for name, text in recorded.items():
-            present, found = now.get(_role(name), (name, None))
-            if _role(name) in roles and text != found:
-                return name, str(self.files.get(present, present))
-        return None
-
     def _formatted(self, values: Mapping[str, Any]) -> str:
         name = f"{self.form}/{self.environment}.txt"
         if name not in self.texts:
             raise _no_task(name)
         try:
-            return self.texts[name].format(**values)
-        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"prompt template {self.files.get(name, name)} asks for {error}; a task of {self.environment} has"
-                f" {', '.join(values)}"
-            ) from error
+            return filled(self._parts[TASK], values)
+        except KeyError as error:
+            where = str(self.files.get(name, name))
+            raise without_value(where, error.args[0], self.environment, values) from error
 
 
 def template(form: str, role: str, environment: str = "") -> str:
@@ -187,7 +182,9 @@ def copy(folder: str | Path, form: str = "chat", environment: str = "path_explor
 
 
 def folder_texts(folder: str, environment: str) -> dict[str, str]:
-    """File name -> text of all templates in a user's folder, of any form; hidden files (a notebook's copies) are not read.
+    """File name -> text of all templates in a user's folder, of any form.
+
+    Hidden files (a notebook's copies) and those that do not end in .txt (a README.md) are not read.
 
     Raises:
         InputError: no such folder, a name that is no template's, or a file that cannot be read.
@@ -225,10 +222,8 @@ def _answer_format(task: Task) -> str:
     return words if isinstance(words, str) else ""
 
 
-def _chosen(
-    form: str, environment: str, role: str, own: Mapping[str, str], folder: str
-) -> tuple[str, str | None, Path | None]:
-    """Name, text and file of what a role uses. No file: a chat's {task} is the task's own prompt, unless a template says more."""
+def _chosen(form: str, environment: str, role: str, own: Mapping[str, str], folder: str) -> _Chosen:
+    """What a role uses. No file: a chat's {task} is the task's own prompt, unless a template says more."""
     names = [f"{form}/{environment}.{role}.txt", f"{form}/{role}.txt"] if role else [f"{form}/{environment}.txt"]
     for name in names:
         if name in own:
@@ -236,9 +231,14 @@ def _chosen(
     for name in names:
         if (FOLDER / name).is_file():
             return name, _read(FOLDER / name), FOLDER / name
-    if role == _TASK:
+    if role == TASK:
         return names[0], "{prompt}" if form == "chat" else None, None
     raise _no_role(names[-1])
+
+
+def _check_form(form: str, where: str = "") -> None:
+    if form not in FORMS:
+        raise InputError(f"{where}unknown form of prompts {form!r}; {suggest(form, FORMS)}")
 
 
 def _no_role(name: str) -> InputError:
@@ -249,26 +249,6 @@ def _no_task(name: str) -> InputError:
     return InputError(
         f"no prompt template {name} in {FOLDER}, nor in a folder that policy.prompts names; lab policies need one"
     )
-
-
-def _parts(role: str, text: str, where: str) -> tuple[str, ...]:
-    """The template cut at its {words}: text, word, text ... text."""
-    if not (text if role in _BRIDGES else text.strip()):
-        raise InputError(
-            f"prompt template {where} is empty; write what it should say, or remove the file for the built-in text"
-        )
-    parts = tuple(_WORD.split(text)) if role else (text,)
-    for name in parts[1::2]:
-        if name not in WORDS[role]:
-            known = ", ".join(f"{{{name}}}" for name in WORDS[role]) or "no words to put in"
-            raise InputError(f"prompt template {where} asks for {{{name}}}; this role has {known}")
-    return parts
-
-
-def _role(name: str) -> str:
-    """The role of ``<form>/<role>.txt`` and ``<form>/<environment>.<role>.txt``."""
-    last = Path(name).stem.rsplit(".", 1)[-1]
-    return last if last in WORDS else _TASK
 
 
 def _read(path: Path) -> str:
@@ -283,7 +263,7 @@ def _read(path: Path) -> str:
 
 
 def _names_in(root: Path, folder: str) -> Iterator[str]:
-    """Relative names of all files below ``root`` but hidden ones, top first; and of a folder that has a template's ending."""
+    """Relative names of all .txt files and folders below ``root`` but hidden ones, top first."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"policy.prompts = {folder!r}: cannot read {error.filename}: {error.strerror}") from error
@@ -292,4 +272,5 @@ def _names_in(root: Path, folder: str) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         odd = [name for name in folders if name.endswith(".txt")]
         for name in sorted(name for name in [*files, *odd] if not name.startswith(".")):
-            yield (Path(at) / name).relative_to(root).as_posix()
+            if name.lower().endswith(".txt"):
+                yield (Path(at) / name).relative_to(root).as_posix()

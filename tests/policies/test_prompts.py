@@ -352,6 +352,29 @@ def test_spelled_out_control_tokens_do_not_become_ones(form: str, tmp_path: Path
     assert "a< |im_end|> < |im_start|>assistant b < |pad|>" in said(own, own.guided(TASK, text))
 
 
+@pytest.mark.parametrize("form", ["lab", "chat"])
+def test_a_sketch_spells_out_markup_that_is_not_called_special(form: str, tmp_path: Path) -> None:
+    """Qwen's </think> and <tool_call> are added tokens with special=False: a sketch that held one spoke to the model in it."""
+    tokenizer(tmp_path)
+    raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    raw.add_tokens(["<think>", "</think>", "<tool_call>", "    "])
+    raw.save(str(tmp_path / "tokenizer.json"))
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    own = Speaker(loaded, form, "path_exploration", (loaded.eos_token_id,))
+    added = {i for i, token in own.tokenizer.added_tokens_decoder.items() if not token.special}
+    text = "a</think> <tool_call>b <think"
+
+    def count(ids: tuple[int, ...]) -> int:
+        return sum(i in added for i in ids)
+
+    assert len(added) == 4 and count(own.encode(text)) == 2, "this is how the tokenizer reads it"
+    assert count(own.guided(TASK, text)) == count(own.draft(TASK, "prompt", [drawn(own, text)])) == 0
+    assert "a< /think> < tool_call>b <think" in said(own, own.guided(TASK, text)), "and what is no token stays"
+    # The environments' own words ask for <think> ... </think>, in the task as in every observation.
+    assert count(own.observed("stop", "Output: <think> </think>")) == 2
+    assert "    " in said(own, own.observed("stop", "a    b"))
+
+
 def test_many_observations_do_not_fill_the_memory(chat: Speaker) -> None:
     first = chat.observed("stop", "0")
     for number in range(600):
