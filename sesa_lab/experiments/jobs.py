@@ -70,7 +70,7 @@ def execute(
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     total = sum(_weight(job.config) * _left(job) for job in todo)
-    pool = ProcessPoolExecutor(workers, context, _initialise, (reports,))
+    pool = ProcessPoolExecutor(workers, context, _initialise, (reports, os.getpid()))
     with tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar:
         try:
             futures = {pool.submit(_run, job): job for job in sorted(todo, key=lambda job: -_weight(job.config))}
@@ -152,14 +152,14 @@ def _comparable(config: Config) -> dict[str, Any]:
     return content
 
 
-def _initialise(reports: Any) -> None:
+def _initialise(reports: Any, parent: int) -> None:
     global _reports
     _reports = reports
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
 
 
 def _leave_with_parent(parent: int) -> None:
-    """A worker whose parent was killed stops too: nobody would see its result, and the next invocation needs its lock."""
+    """A worker whose parent was killed, be it before the worker began, stops too: the next invocation needs its locks."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

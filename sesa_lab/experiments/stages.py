@@ -252,6 +252,7 @@ def _show_agents(jobs: list[Job], steps: int) -> pd.DataFrame:
 
 _STEPS = agents.BASE["run"]["steps"]
 _study = partial(Stage, estimates=True, seeds=agents.SEEDS, steps=_STEPS)
+_small = partial(Stage, estimates=True, seeds=agent_studies.SEEDS, steps=_STEPS)
 
 STAGES = {
     "search": Stage(_none, _search, _show_search),
@@ -265,11 +266,11 @@ STAGES = {
         for task in agents.TASKS
     },
     "agents-search": _study(_none, _agent_search, _show_agent_search, by_arm=True, figure=agent_search.draw),
-    "agents-rivals": _study(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_rivals),
-    "agents-revival": _study(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
-    "agents-drafting": _study(_none, agent_studies.drafting, shown.show_drafting),
-    "agents-habit": _study(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),
-    "agents-options": _study(_none, agent_studies.options, shown.show_options, seeds=agent_studies.OPTIONS_SEEDS),
+    "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_rivals),
+    "agents-revival": _small(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
+    "agents-drafting": _small(_none, agent_studies.drafting, shown.show_drafting),
+    "agents-habit": _small(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),
+    "agents-options": _small(_none, agent_studies.options, shown.show_options),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -180,3 +182,9 @@ def test_an_interrupt_begins_nothing_more(tmp_path: Path) -> None:
     assert len(begun) < len(jobs)
     time.sleep(3)  # a pool that went on would begin the next ones
     assert [job for job in jobs if job.folder.exists()] == begun
+
+
+def test_a_worker_that_began_after_its_parent_was_killed_stops_too() -> None:
+    """It took the parent's number when it began: of a parent killed before that, the number of whoever adopts orphans."""
+    code = "from sesa_lab.experiments import jobs; jobs._initialise(None, -1); import time; time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 1
