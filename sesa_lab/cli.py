@@ -285,7 +285,13 @@ def _evaluate(commands: Any) -> None:
         if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
             config = config.changed(evaluation={"eval_temperature": 0.0})
         ks = _numbers(chosen.k)
-        frame = evaluate_samples(config, chosen.run_folder, chosen.samples, chosen.tasks, ks, chosen.split)
+        frame = evaluate_samples(
+            config, chosen.run_folder, chosen.samples, chosen.tasks, ks, chosen.split, chosen.guided
+        )
+        if chosen.guided:
+            print(
+                "drawn with sketches; samples of one sketch are alike, so pass@k is not the unbiased one of i.i.d. samples"
+            )
         print(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
         if chosen.out:
             try:
@@ -294,8 +300,8 @@ def _evaluate(commands: Any) -> None:
                 raise InputError(f"--out {chosen.out} cannot be written: {error}") from error
 
     text = (
-        "Sample from a policy, given the task alone, and report pass@k and coverage@k, beside the exact values where there are"
-        " any. Tasks are held-out ones where the environment has splits."
+        "Sample from a policy, given the task alone (or --guided), and report pass@k and coverage@k, beside the exact values"
+        " where there are any. Tasks are held-out ones where the environment has splits."
     )
     command = _command(commands, "evaluate", text, run)
     command.add_argument(
@@ -308,13 +314,19 @@ def _evaluate(commands: Any) -> None:
         choices=["train", "validation", "test"],
         help="which tasks, where the environment has splits (default: validation)",
     )
+    command.add_argument(
+        "--guided",
+        action="store_true",
+        help="draw with sketches: up to 8 a task in sequence, each followed by equally many samples, which are then alike",
+    )
     command.add_argument("--k", default="1,8,64", metavar="K,K", help="values of k (default: 1,8,64)")
     command.add_argument("--out", metavar="FILE", help="also write the table as JSON")
     command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
     _add_settings(
         command,
         (
-            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "temperature", "max_tokens", "seed"
+            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "temperature", "max_tokens",
+            "sketch_tokens", "seed"
         ),
     )  # fmt: skip
 

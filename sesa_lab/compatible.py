@@ -20,6 +20,7 @@ Setting = tuple[str, str]
 _OF_SKETCHES = ("expansions", "drafting", "drafting_form", "repeated_sketch", "sketch_scope")
 _OWNER = {"history": "sequential", "sketch": "sesa"}
 """Context beside the task's own -> the sampler that draws under it."""
+_ONE_SKETCH = "one sketch a group (sampler.expansions = all that is drawn with a sketch)"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,15 @@ def _guided(sampler: SamplerConfig) -> int:
     return sampler.group_size - math.ceil(sampler.on_policy_fraction * sampler.group_size - 1e-9)
 
 
+def _off_policy(sampler: SamplerConfig) -> int:
+    """Candidates of a group drawn under more than the task: the first of a sequence is not."""
+    return max(0, _guided(sampler) - 1) if sampler.name == "sequential" else _guided(sampler)
+
+
+def _one_sketch(sampler: SamplerConfig) -> bool:
+    return sampler.name == "sesa" and _guided(sampler) == sampler.expansions
+
+
 def _of_the_sampler(sampler: SamplerConfig) -> Iterator[Idle]:
     if sampler.name == "parallel" and (sampler.on_policy_fraction not in (0.0, 1.0) or sampler.redraws):
         yield Idle(
@@ -93,8 +103,10 @@ def _of_the_sampler(sampler: SamplerConfig) -> Iterator[Idle]:
             yield Idle(
                 (("sampler", name),), f"sampler.{name} belongs to sampler.name = 'sesa', not to {sampler.name!r}"
             )
-        elif not _guided(sampler):
+        elif not _off_policy(sampler):
             yield Idle((("sampler", name),), f"sampler.{name} makes no sense with {_all_direct(sampler)}")
+        elif name == "drafting" and _one_sketch(sampler):  # redraws and repeated_sketch act on it where it is empty
+            yield Idle((("sampler", name),), f"sampler.drafting = 'iid' makes no sense with {_ONE_SKETCH}")
     if sampler.name == "sesa" and sampler.drafting == "iid" and sampler.redraws:
         yield Idle(
             (("sampler", "redraws"),),
@@ -105,7 +117,7 @@ def _of_the_sampler(sampler: SamplerConfig) -> Iterator[Idle]:
 def _all_direct(sampler: SamplerConfig) -> str:
     return (
         f"sampler.on_policy_fraction = {sampler.on_policy_fraction:g}: all candidates of a group are drawn given the task"
-        " alone"
+        " alone" + (", as the first of a sequence is" if _guided(sampler) else "")
     )
 
 
@@ -117,7 +129,7 @@ def _of_contexts(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Idle]
             f" candidates have no {second}; it belongs to {_OWNER[second]!r}",
             "conditioning",
         )
-    elif second in _OWNER and not _guided(sampler):
+    elif second in _OWNER and not _off_policy(sampler):
         yield _update(
             f"conditioning = {update.conditioning!r} makes no sense with {_all_direct(sampler)}", "conditioning"
         )
@@ -133,7 +145,8 @@ def _of_contexts(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Idle]
             f" {update.conditioning!r}: it chooses whether the first of two likelihoods is trained",
             "transfer",
         )
-    if sampler.on_policy_fraction == 0.0:
+    dropping = sampler.repeated_sketch == "drop" and not _one_sketch(sampler)  # then some may have no sketch, or all
+    if sampler.on_policy_fraction == 0.0 and not dropping:
         yield _update(
             f"transfer = {update.transfer!r} makes no sense with sampler.on_policy_fraction = 0: without candidates"
             " drawn given the task alone, no group counts as solved",
@@ -148,6 +161,11 @@ def _of_sketches(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Idle]
         )
     elif update.train_sketches != "none" and not _guided(sampler):
         yield _update(f"train_sketches makes no sense with {_all_direct(sampler)}", "train_sketches")
+    elif update.train_sketches != "none" and _one_sketch(sampler) and sampler.sketch_scope == "episode":
+        yield _update(
+            f"train_sketches makes no sense with {_ONE_SKETCH}: its reward is compared with none, so its advantage is always 0",
+            "train_sketches",
+        )
     if update.sketch_weight != UpdateConfig.sketch_weight and update.train_sketches == "none":
         yield _update("sketch_weight makes no sense with update.train_sketches = 'none'", "sketch_weight")
 
@@ -161,6 +179,12 @@ def _of_corrections(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Id
             "correction_scope",
             "correction",
         )
+    # Beside none and asymmetric it has no effect either, but names what they do: experiments, and their stored runs, have it.
+    if update.correction_scope == "off_policy" and update.correction in ("truncated_is", "ppo_clip"):
+        yield _update(
+            f"correction_scope = 'off_policy' belongs to update.correction = 'positive_only', not to {update.correction!r}",
+            "correction_scope",
+        )
     if on_policy and update.correction in ("truncated_is", "asymmetric", "ppo_clip"):
         yield _update(
             f"correction = {update.correction!r} makes no sense with {on_policy}: candidates are trained under the context"
@@ -172,6 +196,13 @@ def _of_corrections(sampler: SamplerConfig, update: UpdateConfig) -> Iterator[Id
             f"truncation belongs to update.correction = 'truncated_is' or 'asymmetric', not to {update.correction!r}",
             "truncation",
         )
+    clip = [name for name in ("clip_low", "clip_high") if getattr(update, name) != getattr(UpdateConfig, name)]
+    if clip and update.epochs * update.minibatches == 1 and update.correction != "ppo_clip":
+        yield _update(
+            f"{clip[0]} makes no sense with update.epochs = 1 and update.minibatches = 1: in the only optimiser step of a rollout"
+            " the policy is the one that drew it, and no ratio is clipped",
+            *clip,
+        )
 
 
 def _on_policy(sampler: SamplerConfig, update: UpdateConfig) -> str:
@@ -180,7 +211,7 @@ def _on_policy(sampler: SamplerConfig, update: UpdateConfig) -> str:
         return "sampler.name = 'parallel'"
     if update.conditioning in _OWNER:
         return f"update.conditioning = {update.conditioning!r}"
-    return "" if _guided(sampler) else f"sampler.on_policy_fraction = {sampler.on_policy_fraction:g}"
+    return "" if _off_policy(sampler) else f"sampler.on_policy_fraction = {sampler.on_policy_fraction:g}"
 
 
 def _update(reason: str, *names: str) -> Idle:

@@ -146,8 +146,8 @@ class Sketch:
 
     Attributes:
         turn: its tokens. Drawn and trained under x and the sketches before it (kind ``draft``).
-        repeats: it equals an earlier sketch of its group (case and white space aside).
-        redraws: how many draws were thrown away because they did.
+        repeats: it equals an earlier sketch of its group (case and white space aside), or is empty.
+        redraws: how many draws were thrown away because they did; 0 for a sketch made on the way.
         sampled_tokens: tokens drawn for it, thrown-away draws included.
     """
 

@@ -127,7 +127,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, call: Call) -> Callable[..., Confi
         ),
         (
             "train --out OUT/new --prompts OUT",
-            "policy.prompts = '.*OUT': list.json is no template; .*known: path_expl.* answer.txt",
+            "policy.prompts = '.*OUT' holds nothing that is used here .*, only no template at all; expected some of lab/next",
         ),
         ("evaluate --samples 2 --prompts OUT/none", "policy.prompts = '.*none': no folder there"),
         ("prompts OUT/new --environment chess", "unknown environment 'chess'; known: countdown"),
@@ -257,6 +257,8 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
         "update": {"conditioning": "task+sketch"},
     },
     "truncation": {"sampler": {"name": "sequential"}, "update": {"correction": "asymmetric"}},
+    "clip_low": {"update": {"epochs": 2}},
+    "clip_high": {"update": {"epochs": 2}},
     "kl_estimator": {"update": {"kl_coef": 0.5}},
     "test_guided": {"evaluation": {"test_tasks": 3}},
 }
@@ -384,6 +386,17 @@ def test_evaluate_takes_settings_beside_a_run(trained: Path, call: Call) -> None
     assert code == 0 and float(row[header.index("success")]) in (0.0, 1.0)
     code, _, err = call("evaluate", trained, "--samples", 2, "--k", "1", "--out", trained / "none" / "x.json")
     assert code == 2 and "--out" in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_evaluate_with_sketches_says_what_pass_at_k_then_is(trained: Path, call: Call) -> None:
+    code, out, _ = call("evaluate", trained, "--samples", 8, "--k", "1,4", "--guided", "--sketch-tokens", 4)
+    assert code == 0
+    assert out.splitlines()[0] == (
+        "drawn with sketches; samples of one sketch are alike, so pass@k is not the unbiased one of i.i.d. samples"
+    )
+    header, *rows = evaluation(out.partition("\n")[2])
+    assert header[-1] == "guided" and [row[-1] for row in rows] == ["True", "True"]
 
 
 @pytest.mark.slow

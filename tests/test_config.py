@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -209,6 +210,15 @@ def test_choices(case: tuple) -> None:
 @pytest.mark.parametrize("case", TEXTS, ids=label)
 def test_text_is_text(case: tuple, value: object) -> None:
     refused(rf"^{label(case)}: expected text, got {re.escape(repr(value))}$", **{case[0]: {case[1].name: value}})
+
+
+def test_a_folder_may_come_as_a_path_object() -> None:
+    # policy.prompts refused what `out` and prompts.copy take.
+    for name in ("model", "adapter", "prompts"):
+        assert getattr(Config.build(policy={name: Path("a") / "b"}).policy, name) == "a/b", (
+            "kept as text, for config.json"
+        )
+    refused(r"^policy\.device: expected text, got PosixPath\('cpu'\)$", policy={"device": Path("cpu")})
 
 
 @pytest.mark.parametrize("value", ["3", None, True, False, [1], math.nan, math.inf, -math.inf, 1j])
@@ -448,6 +458,78 @@ def test_a_group_drawn_directly_has_no_second_context_and_no_history() -> None:
     refused(rf"^sampler\.redraws {DIRECT.format(1)}", sampler=SEQUENTIAL | all_of_them | {"redraws": 2})
 
 
+@pytest.mark.parametrize("correction", ["truncated_is", "ppo_clip"])
+def test_a_scope_belongs_to_dropping_negative_advantages(correction: str) -> None:
+    # It used to be accepted and to change nothing: these act on off-policy candidates whatever it says.
+    update = {"correction": correction, "correction_scope": "off_policy"}
+    message = (
+        r"^update\.correction_scope = 'off_policy' belongs to update\.correction = 'positive_only', not to"
+        rf" '{correction}'$"
+    )
+    for sampler in (SEQUENTIAL, SESA):
+        refused(message, sampler=sampler, update=update)
+    config = Config.build("lab", environment={"name": "sokoban"}, update={"correction": correction})
+    assert (config.update.correction, config.update.correction_scope) == (correction, "all"), (
+        "the scope was the preset's"
+    )
+
+
+def test_a_scope_that_stored_runs_have_is_still_read() -> None:
+    # Mixed arms of Path Exploration carry it under every rule, and the names of their folders hang on it.
+    for correction in ("none", "asymmetric", "positive_only"):
+        Config.build(sampler=SEQUENTIAL, update={"correction": correction, "correction_scope": "off_policy"})
+
+
+def test_one_sketch_is_compared_with_none_and_follows_none() -> None:
+    # 4 candidates, one sketch: its advantage is 0 whatever it earns, and drafting it "in sequence" is drafting it i.i.d.
+    one, two = (SESA | {"group_size": 4, "expansions": e} for e in (4, 2))
+    mixed = SESA | {"group_size": 4, "expansions": 2, "on_policy_fraction": 0.5}
+    of_one = r"makes no sense with one sketch a group \(sampler\.expansions = all that is drawn with a sketch\)"
+    for sampler in (one, mixed):
+        for rule in ("best", "mean", "novelty"):
+            refused(rf"^update\.train_sketches {of_one}: .*always 0$", sampler=sampler, update={"train_sketches": rule})
+        refused(rf"^sampler\.drafting = 'iid' {of_one}$", sampler=sampler | {"drafting": "iid"})
+        # A turn's own sketches are trained, and compared with it; an empty one is drawn again, or dropped.
+        Config.build(sampler=sampler | {"sketch_scope": "turn"}, update={"train_sketches": "best"})
+        Config.build(sampler=sampler | {"redraws": 1, "repeated_sketch": "drop"})
+    Config.build(sampler=two | {"drafting": "iid"}, update={"train_sketches": "best"})
+
+
+def test_the_first_of_a_sequence_follows_nothing() -> None:
+    # 7 of 8 candidates are direct, and the eighth, alone in its sequence, is drawn given the task too.
+    alone, two = (SEQUENTIAL | {"group_size": 8, "on_policy_fraction": fraction} for fraction in (0.875, 0.75))
+    direct = r"makes no sense with sampler\.on_policy_fraction = 0\.875"
+    why = "all candidates of a group are drawn given the task alone, as the first of a sequence is$"
+    for conditioning in ("history", "task+history"):
+        message = rf"^update\.conditioning = '{re.escape(conditioning)}' {direct}: {why}"
+        refused(message, sampler=alone, update={"conditioning": conditioning})
+        Config.build(sampler=two, update={"conditioning": conditioning})
+    for correction in ("truncated_is", "asymmetric", "ppo_clip"):
+        refused(
+            rf"^update\.correction = '{correction}' {direct}: .*p/q = 1",
+            sampler=alone,
+            update={"correction": correction},
+        )
+        Config.build(sampler=two, update={"correction": correction})
+    scope = {"correction": "positive_only", "correction_scope": "off_policy"}
+    refused(rf"^update\.correction_scope = 'off_policy' {direct}: no candidate", sampler=alone, update=scope)
+    refused(rf"^sampler\.redraws {direct}: {why}", sampler=alone | {"redraws": 1})
+    Config.build(sampler=two | {"redraws": 1}, update=scope)
+    Config.build(sampler=alone, update={"correction": "positive_only"})
+    assert Config.build("lab", sampler={"group_size": 8, "on_policy_fraction": 0.875}).update.correction == "none"
+
+
+def test_a_clip_range_needs_a_second_optimiser_step() -> None:
+    # In the first one now = old, and the ratio is 1.
+    message = r"^update\.{} makes no sense with update\.epochs = 1 and update\.minibatches = 1: .* no ratio is clipped$"
+    for name, value in (("clip_low", 0.1), ("clip_high", 0.28)):
+        for correction in ("none", "asymmetric"):
+            refused(message.format(name), sampler=SEQUENTIAL, update={name: value, "correction": correction})
+        Config.build(sampler=SEQUENTIAL, update={name: value, "correction": "ppo_clip"})  # against q
+        Config.build(update={name: value, "epochs": 2})
+        Config.build(update={name: value, "minibatches": 2})
+
+
 def test_a_bound_needs_a_weight_to_bound() -> None:
     for correction in ("none", "positive_only", "ppo_clip"):
         message = rf"^update\.truncation belongs to update\.correction = 'truncated_is' or 'asymmetric', not to '{correction}'$"
@@ -489,6 +571,15 @@ def test_transfer_needs_two_likelihoods_and_candidates_without_sketch(fraction: 
             rf"^update\.transfer = 'unsolved' belongs to update\.conditioning = 'task\+sketch', not to '{conditioning}'"
         )
         refused(message, sampler=sampler, update=update | {"conditioning": conditioning})
+
+
+def test_solutions_of_dropped_sketches_are_candidates_without_sketch() -> None:
+    # It used to be refused, though a group may be solved by them. Of one sketch all solutions are dropped, or none.
+    update = {"transfer": "unsolved", "conditioning": "task+sketch"}
+    Config.build(sampler=SESA | {"repeated_sketch": "drop"}, update=update)
+    message = r"^update\.transfer = 'unsolved' makes no sense with sampler\.on_policy_fraction = 0"
+    for sampler in ({"repeated_sketch": "keep"}, {"repeated_sketch": "drop", "expansions": 16}):
+        refused(message, sampler=SESA | sampler, update=update)
 
 
 def test_minibatches_divide_and_are_never_floored() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -63,8 +64,8 @@ def draft(
     """Stage I: ``count`` sketches a request.
 
     One row a request on a kept cache: each further sketch costs its own tokens, never a second reading of the history.
-    With ``drafting`` iid all are drawn under the request alone. A sketch that repeats an earlier one is drawn again up to
-    ``redraws`` times.
+    With ``drafting`` iid all are drawn under the request alone. A sketch that repeats an earlier one, or is empty, is drawn
+    again up to ``redraws`` times.
     """
     sampling = Sampling(config.sketch_tokens, dialogue.draft_stops(config.drafting_form), config.temperature)
     form, first = config.drafting_form, config.group_size
@@ -85,7 +86,7 @@ def draft(
             asked = [dialogue.draft(r.task, form, _texts(found[g])) for g, r in enumerate(requests)]
             session = move(engine, session, asked)
         contexts = [session.context(g) for g in range(len(requests))]
-        histories = [[sketch.text for sketch in earlier] for earlier in found]
+        histories = [["", *(sketch.text for sketch in earlier)] for earlier in found]
         rows = [streams(g, first + k) for g in range(len(requests))]
         drawn_k = draw_distinct(session, sampling, rows, histories, config.redraws)
         for g, (completion, redraws, tokens) in enumerate(drawn_k):
@@ -101,7 +102,7 @@ def _sketch(
     context: tuple[int, ...], completion: Completion, earlier: Sequence[Sketch], redraws: int, tokens: int
 ) -> Sketch:
     under = Context("draft", context)
-    repeats = normal(completion.text) in {normal(sketch.text) for sketch in earlier}
+    repeats = normal(completion.text) in {"", *(normal(sketch.text) for sketch in earlier)}  # an empty one is no method
     return Sketch(Turn(under, {"draft": under}, completion), repeats, redraws, tokens)
 
 
@@ -128,10 +129,18 @@ def _table(config: SamplerConfig, dialogue: Dialogue, world: World | None) -> Ta
 
 
 def _gather(players: Sequence[Player], sketches: Sequence[Sketch]) -> tuple[list[Candidate], tuple[Sketch, ...]]:
-    """Candidates, and all sketches: those of stage I, then those made on the way."""
+    """Candidates, and all sketches: those of stage I, then those made on the way, candidate by candidate.
+
+    Each is marked as a repeat where it repeats one before it in this order. ``redraws`` and ``repeated_sketch`` act on stage I
+    alone: one made on the way is kept as it comes.
+    """
     everything, members = list(sketches), []
+    seen = {"", *(normal(sketch.text) for sketch in sketches)}
     for player in players:
         own = range(len(everything), len(everything) + len(player.drafted))
-        everything += player.drafted
+        for sketch in player.drafted:
+            said = normal(sketch.text)
+            everything.append(dataclasses.replace(sketch, repeats=said in seen))
+            seen.add(said)
         members.append(player.candidate((*player.sketches, *own)))
     return members, tuple(everything)

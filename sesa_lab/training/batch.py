@@ -128,19 +128,26 @@ def make_batch(items: Sequence[Item], scale: torch.Tensor, device: torch.device)
     )
 
 
-def token_scale(config: Config, items: Sequence[Item]) -> torch.Tensor:
+def token_scale(config: Config, items: Sequence[Item], mean_sketches: float | None = None) -> torch.Tensor:
     """(I,) factor of each of an item's tokens: its weight x its member's token weight.
-
-    ``items`` are those of a whole optimiser step; ``update``, ``sampler.max_tokens`` and ``sampler.sketch_tokens`` are used.
 
     Token weights are worked out over the candidates, each counted once however many items it is, and apart from them over the
     sketches: so a second likelihood, or sketches, change nothing in the first one's term.
+
+    Args:
+        config: ``update``, ``sampler.max_tokens`` and ``sampler.sketch_tokens`` are used.
+        items: those of a whole optimiser step.
+        mean_sketches: sketches an optimiser step, on average over the minibatches, which need not divide them as they do the
+            candidates. Where this step has fewer or more, their mean weighs in proportion, so that each sketch counts the same
+            in whichever it lies. None: as many as this step has.
     """
     scale = torch.empty(len(items))
     for sketches, longest in ((False, config.sampler.max_tokens), (True, config.sampler.sketch_tokens)):
         lengths = {item.member: _length(item) for item in items if item.is_sketch is sketches}
         if lengths:
             weights = losses.token_weights(config.update, torch.tensor(list(lengths.values())), longest)
+            if sketches and mean_sketches is not None:
+                weights = weights * (len(lengths) / mean_sketches)
             of_member = dict(zip(lengths, weights, strict=True))
             for n, item in enumerate(items):
                 if item.is_sketch is sketches:

@@ -18,10 +18,13 @@ from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
 from sesa_lab.engines import TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
-from sesa_lab.prompts import DIRECT, Speaker
+from sesa_lab.prompts import Speaker, Templates
+from sesa_lab.samplers import Request
 from sesa_lab.seeding import stream
+from sesa_lab.training import room
 from sesa_lab.training.credit import verdicts
 from sesa_lab.training.held_out import answers, check_enough, direct, in_split
+from sesa_lab.training.held_out import guided as with_sketches
 from sesa_lab.types import Score, Task
 
 ROWS = 512  # answers scored in one forward pass
@@ -81,9 +84,21 @@ def exact(
 
 
 def evaluate_samples(
-    config: Config, run: str | Path | None, samples: int, tasks: int, ks: Sequence[int], split: str | None = None
+    config: Config,
+    run: str | Path | None,
+    samples: int,
+    tasks: int,
+    ks: Sequence[int],
+    split: str | None = None,
+    guided: bool = False,
 ) -> pd.DataFrame:
     """pass@k and coverage@k from samples drawn given the task alone, beside the exact values where answers are enumerable.
+
+    With ``guided`` they are drawn with sketches, in the one way of ``held_out.guided``. Samples of one sketch are alike then:
+    pass@k and coverage@k are of k of these samples, chosen at random, not the unbiased ones of k i.i.d. answers.
+
+    The policy of a run is asked by the prompts that the run recorded, whatever has become of their files, unless ``config``
+    names another folder or another environment.
 
     Args:
         config: environment, policy, temperature and seed.
@@ -92,14 +107,15 @@ def evaluate_samples(
         tasks: tasks 0..tasks-1 of the split are evaluated.
         ks: values of k; pass@k and coverage@k are NaN where k > n.
         split: ``train``, ``validation`` or ``test``; None: validation, or the tasks there are in an environment without splits.
+        guided: draw with sketches.
 
     Returns:
         One row a task and k: ``task``, ``k``, ``n``, ``success`` (share), ``pass_at_k``, ``coverage_at_k`` (distinct
-        successful strategies), ``exact_coverage`` and ``exact_accuracy`` (NaN where answers cannot be enumerated).
+        successful strategies), ``exact_coverage`` and ``exact_accuracy`` (given the task alone; NaN where answers cannot be
+        enumerated). With ``guided`` one more column says so.
 
     Raises:
-        InputError: samples, tasks or k below 1; a run without a checkpoint; a split of an environment that has none; prompts
-            that were changed since the run began.
+        InputError: samples, tasks or k below 1; a run without a checkpoint; a split of an environment that has none.
     """
     if min(samples, tasks, *ks) < 1:
         raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
@@ -107,10 +123,13 @@ def evaluate_samples(
     check_enough(environment, "tasks", tasks)
     chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
     policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
-    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids, config.policy.prompts)
-    if run is not None:
-        _check_unchanged(runs.load(run), config, speaker)
-    sampler = direct(config, samples)
+    recorded = None if run is None else recorded_prompts(runs.load(run), config)
+    own = config.policy.prompts
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids, own, recorded)
+    sampler = with_sketches(config, samples) if guided else direct(config, samples)
+    if guided:
+        requests = [Request(task, speaker.answer(task)) for task in map(environment.task, range(tasks))]
+        room.check_group(policy, speaker, sampler, requests, " or draw without sketches")
     if environment.enumerate(environment.task(0)) is not None:  # at the temperature of the exact values beside them
         sampler = dataclasses.replace(sampler, temperature=config.sampler.temperature)
     streams = partial(stream, config.run.seed, "evaluation")
@@ -120,7 +139,7 @@ def evaluate_samples(
         with merged(policy.model):
             exact_at = _exact(policy, environment, speaker, group.task, sampler.temperature)
         rows += [{"task": group.task.index, **_row(scores, k), **exact_at(k)} for k in ks]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**({"guided": True} if guided else {}))
 
 
 def _asked(config: Config, split: str | None) -> Any:
@@ -133,17 +152,25 @@ def _asked(config: Config, split: str | None) -> Any:
     return in_split(config.environment.name, environment.options, split or "validation")
 
 
-def _check_unchanged(run: runs.Run, config: Config, speaker: Speaker) -> None:
-    """Refuse to ask a run's policy by other words than it was trained with, unless ``config`` names other ones."""
-    own = run.config
-    if (own.policy.prompts, own.environment.name) != (config.policy.prompts, config.environment.name):
-        return
-    changed = speaker.templates.changed(run.prompts or {}, DIRECT)
-    if changed is not None:
-        raise InputError(
-            f"{run.path} was trained with another text of the prompt template {changed[0]} (see its prompts.json) than"
-            f" {changed[1]} has now; put that text back there, or name the folder of the prompts you mean by --prompts"
-        )
+def recorded_prompts(run: runs.Run, config: Config | None = None) -> Templates | None:
+    """The prompts that a run recorded when it began.
+
+    Args:
+        run: the run.
+        config: how its policy is asked now; None: as in the run.
+
+    Returns:
+        None where there are none (the run was made before they were recorded), or ``config`` names another folder of prompts or
+        another environment than the run's.
+
+    Raises:
+        InputError: prompts.json is damaged.
+    """
+    own, asked = run.config, config or run.config
+    other = (own.policy.prompts, own.environment.name) != (asked.policy.prompts, asked.environment.name)
+    if other or not run.prompts:
+        return None
+    return Templates.recorded(own.environment.name, run.prompts, f"{run.path}/prompts.json")
 
 
 def _last(run: str | Path) -> Path:

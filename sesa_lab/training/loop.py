@@ -25,7 +25,7 @@ from sesa_lab.samplers.sequential import check_world
 from sesa_lab.seeding import stream
 from sesa_lab.training import room
 from sesa_lab.training.credit import advantages, credited, sketch_advantages, sketch_rewards, transfers, verdicts
-from sesa_lab.training.evaluate import exact
+from sesa_lab.training.evaluate import exact, recorded_prompts
 from sesa_lab.training.held_out import Judge, guided
 from sesa_lab.training.measure import step_measures
 from sesa_lab.training.table import rollout_rows, sketch_rows
@@ -39,12 +39,13 @@ Progress = Callable[[int, dict[str, Any]], None]
 class Trainer:
     """One run's moving parts: environment, policy, engine, optimiser, and what it has found so far."""
 
-    def __init__(self, config: Config, checkpoint: Path | None = None) -> None:
+    def __init__(self, config: Config, checkpoint: Path | None = None, recorded: Templates | None = None) -> None:
         """Make everything a step needs.
 
         Args:
             config: all settings.
             checkpoint: continue from here: adapter, optimiser and counters as they were.
+            recorded: the prompts that the run began with; None: those that ``config`` names, as they are now.
 
         Raises:
             InputError: environment, policy or settings that cannot be used.
@@ -59,7 +60,7 @@ class Trainer:
         parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(parameters, lr=config.update.learning_rate)
         name, texts = config.environment.name, config.policy.prompts
-        self.speaker = Speaker(self.policy.tokenizer, self.policy.form, name, self.policy.stop_ids, texts)
+        self.speaker = Speaker(self.policy.tokenizer, self.policy.form, name, self.policy.stop_ids, texts, recorded)
         self.world = self.environment if self.environment.turns > 1 else None
         self._check_prompts()
         self.judge_of = Judge(config, self.environment, self.engine, self.policy, self.speaker)
@@ -87,15 +88,14 @@ class Trainer:
         """Raises ``InputError`` where the first step could not be asked: too long a dialogue, or one that cannot grow."""
         sampler = self.config.sampler
         requests = [self.request(index) for index in range(self.config.run.groups)]
-        ways = [sampler, *([guided(self.config, 1)] if self.config.evaluation.test_guided == "yes" else [])]
-        for way in ways:
-            room.check(self.policy, room.extent(self.speaker, self.environment, way, requests))
-            if way.name == "sesa":
-                opening = max(len(self.speaker.draft(request.task, way.drafting_form, ())) for request in requests)
-                self.engine.check_room(opening + way.sketch_tokens)
         if sampler.name == "sequential":
             check_world(self.world)
-            self.speaker.between("stop")
+        evaluation, ways = self.config.evaluation, [(sampler, "")]
+        if evaluation.test_guided == "yes":
+            ways.append((guided(self.config, evaluation.eval_samples), " or set evaluation.test_guided = 'no'"))
+        for way, otherwise in ways:
+            room.check(self.policy, room.extent(self.speaker, self.environment, way, requests))
+            room.check_group(self.policy, self.speaker, way, requests, otherwise)
         if self.world is not None:
             self.speaker.observed("stop", "")
 
@@ -212,28 +212,16 @@ def train(config: Config, out: Path | str, progress: Progress | None = None) -> 
 def resume(out: Path | str, progress: Progress | None = None) -> Path:
     """Continue a run from its last checkpoint to its last step, to the result an uninterrupted run gives.
 
+    It goes on with the prompts that it recorded when it began, whatever has become of the folder that ``policy.prompts`` names;
+    a run made before these were recorded, with those that are there now.
+
     Raises:
-        InputError: not a run folder, a damaged checkpoint, another process is writing to it, or the prompts were changed since
-            it began.
+        InputError: not a run folder, a damaged checkpoint, or another process is writing to it.
     """
-    _check_unchanged(Path(out))  # before the folder is touched
+    recorded = recorded_prompts(runs.load(Path(out)))  # before the folder is touched
     with RunWriter.resume(Path(out)) as writer:
-        _run(Trainer(writer.config, writer.checkpoint), writer, writer.step, progress)
+        _run(Trainer(writer.config, writer.checkpoint, recorded), writer, writer.step, progress)
     return Path(out)
-
-
-def _check_unchanged(out: Path) -> None:
-    """Refuse to go on with other prompts than those the run began with; a run made before these were recorded goes on."""
-    run = runs.load(out)
-    if not run.prompts:
-        return
-    form = next(iter(run.prompts)).partition("/")[0]
-    changed = Templates.read(form, run.config.environment.name, run.config.policy.prompts).changed(run.prompts)
-    if changed is not None:
-        raise InputError(
-            f"{out} began with another text of the prompt template {changed[0]} (see its prompts.json) than {changed[1]} has"
-            " now, and a run has one set of prompts; put that text back there, or start a new run with another --out"
-        )
 
 
 def _run(trainer: Trainer, writer: RunWriter, done: int, progress: Progress | None) -> None:

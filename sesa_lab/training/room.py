@@ -14,7 +14,8 @@ from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request
-from sesa_lab.types import Task
+from sesa_lab.samplers.sesa import shares
+from sesa_lab.types import Completion, Task
 
 ROWS = 1024  # most answers drawn side by side
 CPU_BYTES = 2 * 2**30  # what they may take on a CPU; on a GPU a share of its memory
@@ -31,12 +32,14 @@ class Extent:
         turn: what the policy says in one turn.
         between: what comes between two turns: an observation and, where each turn drafts its own, a sketch.
         turns: how many turns.
+        sketch: how many tokens of the opening are a sketch's.
     """
 
     opening: int
     turn: int
     between: int
     turns: int
+    sketch: int = 0
 
     @property
     def tokens(self) -> int:
@@ -47,14 +50,18 @@ def extent(speaker: Speaker, environment: Any, sampler: SamplerConfig, requests:
     """The longest dialogue of these requests, every turn as long as it may be.
 
     Prompts are exact. A sketch counts with its token limit; observations are those of the first request's episode if nothing
-    is said in it, which is an estimate. Earlier answers of a sequence are not counted.
+    is said in it, which is an estimate. What is drawn before it in its group is not counted (``check_group``).
     """
-    opening = max(len(request.prompt_ids) for request in requests)
+    opening, sketch = _longest_prompt(requests), 0
     if sampler.name == "sesa":
-        guided = max(len(speaker.guided(request.task, "")) for request in requests)
-        opening = max(opening, guided + sampler.sketch_tokens)
+        guided = max(len(speaker.guided(request.task, "")) for request in requests) + sampler.sketch_tokens
+        opening, sketch = (guided, sampler.sketch_tokens) if guided > opening else (opening, 0)
     between = _between(speaker, environment, sampler, requests[0].task) if environment.turns > 1 else 0
-    return Extent(opening, sampler.max_tokens, between, environment.turns)
+    return Extent(opening, sampler.max_tokens, between, environment.turns, sketch)
+
+
+def _longest_prompt(requests: Sequence[Request]) -> int:
+    return max(len(request.prompt_ids) for request in requests)
 
 
 def _between(speaker: Speaker, environment: Any, sampler: SamplerConfig, task: Task) -> int:
@@ -73,19 +80,74 @@ def check(policy: Policy, need: Extent) -> None:
     Raises:
         InputError: names the parts, and what to lower.
     """
-    longest = int(policy.decoder.config.max_position_embeddings)
+    longest = _positions(policy)
     if need.tokens <= longest:
         return
+    among = f" (sampler.sketch_tokens = {need.sketch} among them)" if need.sketch else ""
     if need.turns == 1:
         raise InputError(
-            f"a prompt of {need.opening} tokens and sampler.max_tokens = {need.turn} make {need.tokens}, which exceeds the"
-            f" model's {longest}; lower sampler.max_tokens"
+            f"a prompt of {need.opening} tokens{among} and sampler.max_tokens = {need.turn} make {need.tokens}, which exceeds"
+            f" the model's {longest}; lower {'sampler.sketch_tokens or ' if need.sketch else ''}sampler.max_tokens"
         )
     raise InputError(
-        f"an episode may grow to {need.tokens} tokens (a prompt of {need.opening}, {need.turns} turns of at most {need.turn},"
-        f" about {need.between} between two turns), which exceeds the model's {longest}; lower sampler.max_tokens or the"
-        " environment's turns"
+        f"an episode may grow to {need.tokens} tokens (a prompt of {need.opening}{among}, {need.turns} turns of at most"
+        f" {need.turn}, about {need.between} between two turns), which exceeds the model's {longest}; lower"
+        f" {'sampler.sketch_tokens, ' if need.sketch else ''}sampler.max_tokens or the environment's turns"
     )
+
+
+def check_group(
+    policy: Policy, speaker: Speaker, sampler: SamplerConfig, requests: Sequence[Request], otherwise: str = ""
+) -> None:
+    """Refuse groups whose sketches, or whole answers in sequence, would outgrow the model's positions together.
+
+    Each as long as it may be: a list takes its request + K x ``sketch_tokens`` and K - 1 bridges; a prompt that shows the
+    earlier ones about as much, for they are read in anew as text; a sequence of n answers its prompt + n x ``max_tokens`` and
+    n - 1 bridges. Sketches drawn i.i.d. stand alone.
+
+    Args:
+        policy: its positions are used.
+        speaker: how it is asked.
+        sampler: how a group is drawn.
+        requests: tasks with their prompts.
+        otherwise: what else would do, where sketches are drawn for another reason than ``sampler`` in a run's settings.
+
+    Raises:
+        InputError: says how it comes about, and what to lower.
+    """
+    count, longest = shares(sampler)[1], _positions(policy)
+    if sampler.name == "sequential" and count:
+        prompt, between = _longest_prompt(requests), len(speaker.between("length"))
+        need = prompt + count * sampler.max_tokens + (count - 1) * between
+        if need > longest:
+            raise InputError(
+                f"a sequence of {count} answers may grow to {need} tokens (a prompt of {prompt}, answers of at most"
+                f" sampler.max_tokens = {sampler.max_tokens}, {between} between two), which exceeds the model's {longest};"
+                " lower sampler.max_tokens or sampler.group_size"
+            )
+    if sampler.name == "sesa" and count:
+        shown = 0 if sampler.drafting == "iid" else count - 1
+        need = max(_draft(speaker, request.task, sampler, shown) for request in requests) + sampler.sketch_tokens
+        if need > longest:
+            fewer = ", or draw fewer sketches by a smaller sampler.group_size or a larger sampler.expansions"
+            raise InputError(
+                f"drafting may take {need} tokens (a request, {shown} earlier sketches and one more, each of at most"
+                f" sampler.sketch_tokens = {sampler.sketch_tokens}), which exceeds the model's {longest}; lower"
+                f" sampler.sketch_tokens{otherwise or (fewer if shown else '')}"
+            )
+
+
+def _draft(speaker: Speaker, task: Task, sampler: SamplerConfig, shown: int) -> int:
+    """Tokens of what a sketch is drawn under after ``shown`` others of full length."""
+    if sampler.drafting_form == "prompt":
+        empty = Completion((), (), "", "stop")
+        return len(speaker.draft(task, "prompt", [empty] * shown)) + shown * sampler.sketch_tokens
+    cut = Completion((-1,) * sampler.sketch_tokens, (), "", "length")  # counted, never read: no token has this id
+    return len(speaker.draft(task, "list", [cut] * shown))
+
+
+def _positions(policy: Policy) -> int:
+    return int(policy.decoder.config.max_position_embeddings)
 
 
 def rows_at_once(policy: Policy, need: Extent, group_size: int) -> int:

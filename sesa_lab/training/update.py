@@ -81,13 +81,14 @@ def update(
     in_turns = any(len(item.turns) > 1 for item in items)  # they may lie in different rows, weights need them all
     old, counts = _first_look(policy, config, items, report) if several or in_turns else (None, [True] * len(items))
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    mean_sketches = sum(item.is_sketch for item in items) / rule.minibatches
     norms = []
     for epoch in range(rule.epochs):
         for members in _minibatches(config, items, step, epoch):
             optimiser.zero_grad(set_to_none=True)
             trained = [i for i in members if counts[i]]
             if trained:
-                scale = token_scale(config, [items[i] for i in members])
+                scale = token_scale(config, [items[i] for i in members], mean_sketches)
                 kept_scale = scale[torch.tensor([counts[i] for i in members])]
                 own = [items[i] for i in trained]
                 kept = None if old is None else torch.cat([old[i] for i in trained])

@@ -226,6 +226,23 @@ def test_case_and_white_space_do_not_make_a_sketch_new(monkeypatch: pytest.Monke
             assert [sketch.redraws for sketch in group.sketches] == [0, *[changes.get("redraws", 0)] * 2]
 
 
+def test_an_empty_sketch_counts_as_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no method, yet used to be expanded as the first of its group: nothing came before it that it could repeat."""
+    monkeypatch.setattr(fake_engine, "WORDS", {10: "red", 11: "", 12: " \n"})
+    for changes in ({}, {"drafting": "iid"}, {"redraws": 30}):
+        found = groups(FakeEngine(), settings("sesa", 3, repeated_sketch="drop", **changes))
+        sketches = [sketch for group in found for sketch in group.sketches]
+        for group in found:
+            texts = [sketch.text.strip() for sketch in group.sketches]
+            repeats = [sketch.repeats for sketch in group.sketches]
+            assert repeats == [text in ("", *texts[:k]) for k, text in enumerate(texts)]
+            assert [c.sketches == () for c in group.candidates] == repeats, "dropped"
+        assert any(sketch.text.strip() == "" for sketch in sketches)
+        if "redraws" in changes:  # 31 draws without a "red" have probability (2/3)^31 = 3e-6 a group
+            assert [group.sketches[0].text for group in found] == ["red"] * 3
+            assert any(group.sketches[0].redraws for group in found)
+
+
 # --- rows that move from one context to another -------------------------------------------------------------------------
 
 

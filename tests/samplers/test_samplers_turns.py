@@ -120,7 +120,7 @@ def check_own_sketches(candidate: Candidate, group: Group, x: tuple[int, ...], g
                 Context("draft", asked),
                 {"draft": Context("draft", asked)},
             )
-            assert own[n - 1].sampled_tokens == len(sketch.completion.ids) and not own[n - 1].repeats
+            assert (own[n - 1].sampled_tokens, own[n - 1].redraws) == (len(sketch.completion.ids), 0)
             drawn = (*asked, *sketch.completion.ids, *closing(sketch.completion.finish), 62)
             plain = (*plain, *before.ids, *closing(before.finish), 60, *world)
         assert turn.drawn_under == Context("sketch", drawn)
@@ -128,6 +128,19 @@ def check_own_sketches(candidate: Candidate, group: Group, x: tuple[int, ...], g
     assert candidate.length == sum(len(turn.completion.ids) for turn in candidate.turns), (
         "sketches are not its own words"
     )
+
+
+def test_sketches_made_on_the_way_are_counted_as_repeats_too() -> None:
+    """Only those of stage I were. They are looked through in the order of their numbers, and kept whatever they repeat."""
+    config = settings("sesa", 2, sketch_scope="turn", redraws=5, repeated_sketch="drop")
+    on_the_way = []
+    for group in groups(FakeEngine(), config, world=WORLD):
+        texts = [sketch.text for sketch in group.sketches]
+        assert [sketch.repeats for sketch in group.sketches] == [text in texts[:n] for n, text in enumerate(texts)]
+        on_the_way += group.sketches[2:]
+        followed = [number for candidate in group.candidates for number in candidate.sketches]
+        assert set(range(2, len(texts))) <= set(followed), "none of them is dropped"
+    assert {sketch.repeats for sketch in on_the_way} == {False, True} and not any(s.redraws for s in on_the_way)
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=CUT_NAMES)

@@ -28,6 +28,11 @@ from sesa_lab.types import Episode
 CORRECTIONS = ("none", "positive_only", "truncated_is", "asymmetric", "ppo_clip")
 ON_POLICY = ("none", "positive_only")  # where every candidate is trained under what it was drawn under
 SHAPE = {"group_size": 4, "max_tokens": 8}
+MIXED = {
+    "group_size": 6,
+    "on_policy_fraction": 0.3,
+    "expansions": 2,
+}  # two direct, two solutions of each of two sketches
 RUN = {"groups": 1, "steps": 1, "coverage_k": 4}
 
 Settings = dict[str, dict[str, Any]]
@@ -48,7 +53,7 @@ def sequential() -> Iterator[Settings]:
 
 def sesa(drafting: str, form: str) -> Iterator[Settings]:
     shape = {"name": "sesa", **SHAPE, "sketch_tokens": 6, "drafting": drafting, "drafting_form": form}
-    samplers = [shape, shape | {"on_policy_fraction": 0.5, "expansions": 2, "repeated_sketch": "drop"}]
+    samplers = [shape, shape | MIXED | {"repeated_sketch": "drop"}]
     for sampler, conditioning in itertools.product(samplers, ("task", "sketch", "task+sketch")):
         for correction in ON_POLICY if conditioning == "sketch" else CORRECTIONS:
             for rule in ("none", "best", "mean", "novelty"):
@@ -76,11 +81,12 @@ def check_step(trainer: Trainer, config: Config) -> None:
     rollouts, sketches = tables["rollouts"], tables["sketches"]
     for kind, rows in tables.items():
         schema.batch(kind, rows)
-    assert len(rollouts) == 4 * config.run.groups
+    assert len(rollouts) == sampler.group_size * config.run.groups
     assert all(math.isfinite(measures[name]) for name in ("loss", "grad_norm", "entropy", "approx_kl", "weight_ess"))
     moved = {name for name, p in trainer.policy.model.named_parameters() if not torch.equal(p, before[name])}
     assert all("lora_" in name for name in moved) and (moved or measures["grad_norm"] == 0)
-    direct = math.ceil(4 * sampler.on_policy_fraction) if sampler.name != "parallel" else 4
+    size = sampler.group_size
+    direct = math.ceil(size * sampler.on_policy_fraction) if sampler.name != "parallel" else size
     second = update.conditioning.removeprefix("task+")
     for row in rollouts:
         own = {"parallel": "task", "sequential": "history", "sesa": "sketch"}[sampler.name]
@@ -93,7 +99,7 @@ def check_step(trainer: Trainer, config: Config) -> None:
         if not guided or update.conditioning == own:  # trained as drawn
             assert row["weight"] == 1.0
             assert row["old_logprobs"] == pytest.approx(row["drawn_logprobs"], abs=1e-4)
-    count = (4 - direct) // sampler.expansions if sampler.name == "sesa" else 0
+    count = (size - direct) // sampler.expansions if sampler.name == "sesa" else 0
     assert len(sketches) == count * config.run.groups
     trained = update.train_sketches != "none"
     followed = {(row["group"], number) for row in rollouts for number in row["sketches"]}
@@ -129,7 +135,7 @@ QUICK = [
     {"sampler": {"name": "parallel"}, "update": {"correction": "positive_only"}},
     {"sampler": {"name": "sequential", "redraws": 1}, "update": {"conditioning": "task+history", "correction": "asymmetric"}},
     {
-        "sampler": {"name": "sesa", "on_policy_fraction": 0.5, "expansions": 2, "drafting_form": "prompt"},
+        "sampler": {"name": "sesa", "drafting_form": "prompt", **MIXED},
         "update": {"conditioning": "task+sketch", "correction": "truncated_is", "train_sketches": "novelty"},
     },
     {"sampler": {"name": "sesa", "drafting": "iid", "repeated_sketch": "drop"}, "update": {"train_sketches": "mean"}},
@@ -267,6 +273,48 @@ def test_an_episode_without_room_is_refused_before_there_is_a_folder(
     members = [member for group in trainer.draw(1) for member in group.candidates]
     ends = [len(turn.drawn_under.ids) + len(turn.completion.ids) for member in members for turn in member.turns]
     assert max(ends) == need(longest)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (
+            {"name": "sesa", "sketch_tokens": 200},  # 16 of them: over 3200
+            r"drafting may take \d+ tokens \(a request, 15 earlier .* lower sampler\.sketch_tokens, or draw fewer sketches by a"
+            r" smaller sampler\.group_size or a larger sampler\.expansions$",
+        ),
+        (
+            {"name": "sesa", "sketch_tokens": 200, "drafting_form": "prompt"},
+            r"drafting may take \d+ tokens .* sampler\.sketch_tokens = 200\), which exceeds the model's 2048",
+        ),
+        (
+            {"name": "sequential", "max_tokens": 200},
+            r"a sequence of 16 answers may grow to \d+ tokens .* lower sampler\.max_tokens or sampler\.group_size$",
+        ),
+    ],
+    ids=["list", "prompt", "sequence"],
+)
+def test_a_group_without_room_is_refused_before_there_is_a_folder(
+    walks: Settings, sampler: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Only the first sketch, and one answer, were looked at: the run died within its first step, its folder begun."""
+    settings = walks | {"environment": {"name": "colours"}, "evaluation": {}}
+    with pytest.raises(InputError, match=message):
+        train(Config.build(**settings, sampler={"group_size": 16, "max_tokens": 8} | sampler), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # Half mixed, and of four solutions a sketch: two sketches. Alone in its sequence: one answer.
+    fewer = {"on_policy_fraction": 0.5, "expansions": 4} if sampler["name"] == "sesa" else {"on_policy_fraction": 0.9}
+    Trainer(Config.build(**settings, sampler={"group_size": 16, "max_tokens": 8} | sampler | fewer))
+
+
+def test_all_sketches_of_a_guided_test_need_room(walks: Settings, tmp_path: Path) -> None:
+    """It draws 8 a task; room was looked for one, and the test came after all training."""
+    sampler = {"name": "parallel", "sketch_tokens": 250}
+    message = r"drafting may take .* lower sampler\.sketch_tokens or set evaluation\.test_guided = 'no'$"
+    with pytest.raises(InputError, match=message):
+        train(Config.build(**walks, sampler=sampler), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Trainer(Config.build(**walks | {"evaluation": {}}, sampler=sampler))
 
 
 def test_validation_and_test_tasks_are_not_trained_on(walks: Settings, tmp_path: Path) -> None:

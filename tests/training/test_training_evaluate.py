@@ -21,6 +21,7 @@ from sesa_lab.policies import load_policy, merged
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request, draw
 from sesa_lab.seeding import stream
+from sesa_lab.training import held_out
 from sesa_lab.training.credit import verdicts
 from sesa_lab.training.evaluate import evaluate_samples
 from sesa_lab.types import Group
@@ -68,6 +69,34 @@ def groups(config: Config, environment: Any, samples: int, tasks: int, temperatu
                 lambda g, i, index=index: stream(config.run.seed, "evaluation", index, i), world,
             )  # fmt: skip
     return found
+
+
+def test_with_sketches_in_the_one_way_of_held_out(model: str) -> None:
+    """Whatever the run's sampler is; the table says so, and says nothing of it otherwise. Streams are those of direct samples."""
+    config = settings(model, "walks", sampler={"name": "sesa", "drafting": "iid", "sketch_tokens": 5})
+    environment = environments.make("walks", split="validation")
+    policy = load_policy(config.policy, environment.name, environment.options, config.run.seed)
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids)
+    drawn = []
+    with merged(policy.model):
+        for index in range(2):
+            task = environment.task(index)
+            drawn += draw(
+                TorchEngine(policy), [Request(task, speaker.answer(task))], held_out.guided(config, 6), speaker,
+                lambda g, i, index=index: stream(config.run.seed, "evaluation", index, i), environment,
+            )  # fmt: skip
+    assert [len(group.sketches) for group in drawn] == [6, 6]
+    found = evaluate_samples(config, None, 6, 2, KS, guided=True)
+    pd.testing.assert_frame_equal(found, table(environment, drawn).assign(guided=True))
+    assert "guided" not in evaluate_samples(config, None, 6, 2, KS)
+
+
+def test_sketches_without_room_are_refused(model: str) -> None:
+    config = settings(model, "walks", sampler={"sketch_tokens": 400})
+    with pytest.raises(
+        InputError, match=r"5 earlier sketches .* lower sampler\.sketch_tokens or draw without sketches$"
+    ):
+        evaluate_samples(config, None, 6, 2, KS, guided=True)
 
 
 def table(environment: Any, drawn: list[Group]) -> pd.DataFrame:

@@ -552,6 +552,51 @@ def test_what_does_not_transfer_trains_under_the_sketch_only() -> None:
     assert transfers(candidates, failed, "always") == [True] * 6
 
 
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo"])
+def test_sketches_weigh_the_same_in_whichever_minibatch_they_lie(loss: str) -> None:
+    """Three sketches in two minibatches: two and one. The one alone used to weigh as much as the other two together.
+
+    An optimiser step has 3 / 2 of them on average. Two of 4 tokens weigh 1 / (1.5 x 4) each a token by grpo and dr_grpo (limit
+    4), and so does one; by dapo the mean over 8, or 4, tokens counts 2 / 1.5, or 1 / 1.5.
+    """
+    make = Maker(tiny_policy())
+    settings = config(loss=loss, train_sketches="best", minibatches=2)
+    items = items_of(settings.update, [], [], (), make.sketches((3, 5), [4, 4, 4]), [1.0, 1.0, -2.0])
+    for part in (items[:2], items[2:]):
+        expected = {"dapo": (len(part) / 1.5) / (4 * len(part))}.get(loss, 1 / (1.5 * 4))
+        assert expected == pytest.approx(1 / 6)
+        assert token_scale(settings, part, 1.5).tolist() == pytest.approx([1 / 6] * len(part), rel=1e-6)
+    assert torch.equal(token_scale(settings, items, 3.0), token_scale(settings, items)), (
+        "as many as on average: untouched"
+    )
+
+
+def test_minibatches_of_unequal_numbers_of_sketches_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``update`` weighs the sketches by in its two minibatches, candidates apart: three equal weights."""
+    policy = tiny_policy()
+    make = Maker(policy)
+    sketches = make.sketches((3, 5), [4, 4, 4])
+    candidates = [make.candidate({"task": (3, 9)}, [2]) for _ in range(6)]
+    seen: list[tuple[list[Item], torch.Tensor]] = []
+    original = update_module.make_batch
+
+    def spy(items: Sequence[Item], scale: torch.Tensor, device: torch.device) -> Any:
+        seen.append((list(items), scale))
+        return original(items, scale, device)
+
+    monkeypatch.setattr(update_module, "make_batch", spy)
+    step = rollout(candidates, [1.0, -1.0] * 3, sketches=sketches, sketch_advantages=[1.0, 1.0, -2.0])
+    step_gradient(policy, config(loss="grpo", train_sketches="best", minibatches=2), step)
+    weights = {
+        (n, item.is_sketch, item.member): float(weight)
+        for n, (items, scale) in enumerate(seen[1:])  # the first one is the look at all items before any pass
+        for item, weight in zip(items, scale, strict=True)
+    }
+    assert sorted(n for n, is_sketch, _ in weights if is_sketch) in ([0, 0, 1], [0, 1, 1])
+    assert [w for (_, is_sketch, _), w in weights.items() if is_sketch] == pytest.approx([1 / 6] * 3)
+    assert [w for (_, is_sketch, _), w in weights.items() if not is_sketch] == pytest.approx([1 / (3 * 2)] * 6)
+
+
 def test_fewer_sketches_than_minibatches() -> None:
     policy = tiny_policy()
     (step,) = mixture(policy)

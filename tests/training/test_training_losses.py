@@ -71,6 +71,12 @@ def test_asymmetric(advantage: list[float], truncation: float, expected: list[fl
     assert found.importance.tolist() == near(expected)
 
 
+def test_asymmetric_leaves_on_policy_candidates_alone_whatever_the_bound() -> None:
+    """A bound below 1 tells ``off_policy & (advantage < 0)`` from ``advantage < 0`` alone: min(0.5, p/q = 1) is not 1."""
+    found = corrected([-1.0, -1.0, -0.5], correction="asymmetric", truncation=0.5)
+    assert found.importance.tolist() == [0.5, 0.5, 1.0]  # min(0.5, 0.61), min(0.5, 2.01), on-policy
+
+
 def test_positive_only() -> None:
     everywhere = corrected([-1.0, 2.0, -0.5], correction="positive_only")
     assert everywhere.advantage.tolist() == [0.0, 2.0, 0.0]

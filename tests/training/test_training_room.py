@@ -16,11 +16,13 @@ from toy_environments import Colours, ToyOptions, Walks
 from transformers import MistralConfig
 
 from sesa_lab.config import Config, PolicyConfig, SamplerConfig
-from sesa_lab.engines import Sampling, TorchEngine
+from sesa_lab.engines import Sampling, TorchEngine, torch_engine
 from sesa_lab.engines.torch_engine import TorchSession
 from sesa_lab.errors import InputError
 from sesa_lab.policies import load_policy
 from sesa_lab.policies.load import POLICIES, read_card
+from sesa_lab.prompts import Speaker
+from sesa_lab.samplers import Request, draw
 from sesa_lab.training import room
 from sesa_lab.training.room import Extent, extent, rows_at_once
 from sesa_lab.types import Episode
@@ -45,7 +47,7 @@ def test_extents_by_hand() -> None:
     assert of(once) == Extent(opening=4, turn=9, between=0, turns=1)
     assert of(once).tokens == 4 + 9
     assert of(once, name="sequential") == of(once)
-    assert of(once, name="sesa", sketch_tokens=7) == Extent(3 + 7, 9, 0, 1)
+    assert of(once, name="sesa", sketch_tokens=7) == Extent(3 + 7, 9, 0, 1, sketch=7)
     assert of(once, name="sesa", sketch_tokens=1) == of(once), "a prompt alone may be longer"
 
 
@@ -54,9 +56,9 @@ def test_extents_of_several_turns_by_hand() -> None:
     world = Told(ToyOptions())
     assert of(world) == Extent(opening=4, turn=9, between=1 + 1 + 5, turns=3)
     assert of(world).tokens == 4 + 3 * 9 + 2 * 7
-    assert of(world, name="sesa", sketch_tokens=7) == Extent(10, 9, 7, 3)
+    assert of(world, name="sesa", sketch_tokens=7) == Extent(10, 9, 7, 3, sketch=7)
     # With a sketch a turn: that too, closed, and the mark of the request to act.
-    assert of(world, name="sesa", sketch_tokens=7, sketch_scope="turn") == Extent(10, 9, 7 + 7 + 2, 3)
+    assert of(world, name="sesa", sketch_tokens=7, sketch_scope="turn") == Extent(10, 9, 7 + 7 + 2, 3, sketch=7)
 
 
 def test_what_fits_just_fits() -> None:
@@ -73,6 +75,87 @@ def test_what_fits_just_fits() -> None:
     )
     with pytest.raises(InputError, match=message):
         room.check(policy, Extent(17, 60, 30, 3))
+
+
+def test_a_sketch_that_is_too_long_is_named() -> None:
+    """The advice was to lower max_tokens alone, whatever took the room."""
+    policy = tiny_policy()
+    message = (
+        r"^a prompt of 201 tokens \(sampler\.sketch_tokens = 190 among them\) and sampler\.max_tokens = 56 make 257, .*;"
+        r" lower sampler\.sketch_tokens or sampler\.max_tokens$"
+    )
+    with pytest.raises(InputError, match=message):
+        room.check(policy, Extent(201, 56, 0, 1, sketch=190))
+    with pytest.raises(
+        InputError, match=r"lower sampler\.sketch_tokens, sampler\.max_tokens or the environment's turns$"
+    ):
+        room.check(policy, Extent(201, 28, 1, 2, sketch=190))  # 258
+
+
+def fits(**sampler: Any) -> bool:
+    """Whether all that is drawn one after another in a group has room within 256 positions."""
+    try:
+        room.check_group(tiny_policy(), Words(), Config.build(sampler=sampler).sampler, REQUESTS)  # type: ignore[arg-type]
+    except InputError as error:
+        assert "exceeds the model's 256" in str(error)
+        return False
+    return True
+
+
+def test_room_for_all_sketches_by_hand() -> None:
+    """256 positions. A list of ``Words`` opens with 2 tokens; each item is closed (1) and followed by 1. A prompt has 3, and 1
+    after each earlier sketch. Four sketches of S tokens: 2 + 4 S + 3 x 2, and 3 + 4 S + 3."""
+    four: dict[str, Any] = {"name": "sesa", "group_size": 8, "expansions": 2}
+    assert fits(**four, sketch_tokens=62) and not fits(**four, sketch_tokens=63)  # 256, 260
+    prompt = four | {"drafting_form": "prompt"}
+    assert fits(**prompt, sketch_tokens=62) and not fits(**prompt, sketch_tokens=63)  # 254, 258
+    # Each alone: 2 + S; so is the only one of a group.
+    for alone in (four | {"drafting": "iid"}, four | {"expansions": 8}, four | {"on_policy_fraction": 0.75}):
+        assert fits(**alone, sketch_tokens=254) and not fits(**alone, sketch_tokens=255)
+    assert fits(**{**four, "expansions": 1, "on_policy_fraction": 1.0}, sketch_tokens=1000), "none are drawn"
+    message = r"^drafting may take 260 tokens \(a request, 3 earlier sketches and one more, each of at most .*sketch_tokens = 63\)"
+    with pytest.raises(InputError, match=message + r".*; lower sampler\.sketch_tokens or do without$"):
+        sampler = Config.build(sampler=four | {"sketch_tokens": 63}).sampler
+        room.check_group(tiny_policy(), Words(), sampler, REQUESTS, " or do without")  # type: ignore[arg-type]
+
+
+def test_room_for_a_sequence_of_answers_by_hand() -> None:
+    """The longest prompt has 4 tokens; an answer that is cut is closed (1) and followed by 2: 4 + 6 T + 5 x 3 for six."""
+    six: dict[str, Any] = {"name": "sequential", "group_size": 6}
+    assert fits(**six, max_tokens=39) and not fits(**six, max_tokens=40)  # 253, 259
+    # Half are drawn given the task alone; three follow each other: 4 + 3 T + 2 x 3.
+    assert fits(**six, on_policy_fraction=0.5, max_tokens=82) and not fits(
+        **six, on_policy_fraction=0.5, max_tokens=83
+    )  # 256, 259
+    assert fits(name="parallel", group_size=6, max_tokens=40)
+
+
+@pytest.mark.parametrize("name", ["list", "prompt", "sequence"])
+def test_a_group_takes_just_what_is_reckoned_with(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A policy that writes letters and never stops makes each sketch, and answer, as long as it may be: the reference."""
+    shape: dict[str, Any] = {"name": "sequential"} if name == "sequence" else {"name": "sesa", "drafting_form": name}
+    sampler = Config.build(sampler=shape | {"group_size": 11, "max_tokens": 5, "sketch_tokens": 5}).sampler
+    policy = tiny_models.load(tiny_models.save_model(tmp_path / "model", max_position_embeddings=2048))
+    speaker = Speaker(policy.tokenizer, policy.form, "colours", policy.stop_ids)
+    letters = torch.tensor(speaker.encode("abcdefghijklmnopqrstuvwxyz"))
+    original = torch_engine._draw
+
+    def endless(logits: torch.Tensor, *rest: Any) -> Any:
+        return original(torch.full_like(logits, -torch.inf).index_copy(-1, letters, logits[:, letters]), *rest)
+
+    monkeypatch.setattr(torch_engine, "_draw", endless)
+    task = Colours(ToyOptions()).task(0)
+    requests = [Request(task, speaker.answer(task))]
+    (group,) = draw(TorchEngine(policy), requests, sampler, speaker, lambda g, i: np.random.default_rng([g, i]))
+    turns = [c.turns[0] for c in group.candidates] if name == "sequence" else [s.turn for s in group.sketches]
+    longest = max(len(turn.drawn_under.ids) + len(turn.completion.ids) for turn in turns)
+    for positions, enough in ((longest, True), (longest - 1, False)):
+        monkeypatch.setattr(room, "_positions", lambda policy, positions=positions: positions)
+        if enough:
+            room.check_group(policy, speaker, sampler, requests)
+        else:
+            with pytest.raises(InputError, match="exceeds the model's"):
+                room.check_group(policy, speaker, sampler, requests)
 
 
 # --- memory -------------------------------------------------------------------------------------------------------------

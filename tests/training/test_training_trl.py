@@ -147,7 +147,7 @@ def test_as_trl(loss: str, kl: float, given: bool, temperature: float, accumulat
         total += float(value.detach())
     theirs = torch.cat([p.grad.flatten() for n, p in other.model.named_parameters() if p.requires_grad])
     report, found = ours(
-        one, s, given, temperature, loss=loss, kl_coef=kl, clip_low=0.2, clip_high=0.28, entropy_coef=bonus
+        one, s, given, temperature, loss=loss, kl_coef=kl, clip_low=0.2, clip_high=0.28, entropy_coef=bonus, epochs=2
     )  # fmt: skip
     assert float(theirs.norm()) > 0.01
     assert report.loss == pytest.approx(total, abs=1e-5)
