@@ -176,7 +176,6 @@ def show_drafting(jobs: list[Job], steps: int) -> pd.DataFrame:
     for split, frame in (("test", results.direct), ("validation", last)):
         found = agent_tables.differences(frame[frame["arm"].isin(pair)], agent_studies.HALF_IID)
         print(f"{split} tasks:", found.to_string(), sep="\n", end="\n\n")
-    print("test tasks:", agent_tables.differences(results.direct).to_string(), sep="\n", end="\n\n")
     counts = agent_findings.distinct_sketches(results)
     print(sketch_table(counts, *pair).to_string(), end="\n\n")
     rows = [

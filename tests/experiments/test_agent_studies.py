@@ -103,7 +103,7 @@ def test_revivals_go_on_from_the_last_checkpoint_of_their_seed(tmp_path: Path) -
 
 def test_drafting_is_all_that_tells_the_pair_apart(tmp_path: Path) -> None:
     found = {job.arm: job.config for job in stage("agents-drafting", tmp_path)}
-    assert list(found) == ["base", "parallel", "parallel-novelty", "half-unsolved", "half-unsolved-iid"]
+    assert list(found) == ["base", "half-unsolved", "half-unsolved-iid"]
     assert {config.policy.model for config in found.values()} == {"sokoban-peaked"}
     assert differing(found["half-unsolved-iid"], found["half-unsolved"]) == {"drafting": "iid"}
     usual = agents.jobs("sokoban", studies.PEAKED, ["mixed-unsolved"], [SEEDS[-1]], STEPS, tmp_path)[0].config
