@@ -86,8 +86,8 @@ def wins(direct: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ours, against arms without sketches")
 
 
-def draw_rivals(jobs: list[Job]) -> Any:
-    """The test tasks' plane of pass@1 and pass@64, a panel a task: means over seeds, an arm's rates joined."""
+def draw_ends(jobs: list[Job]) -> Any:
+    """The test tasks' plane of pass@1 and pass@64, a panel a task and policy: means over seeds, an arm's rates joined."""
     found = by_policy(jobs)
     measures = {name: MEASURES[name] for name in ("accuracy", "pass_at_64")}
     parts = []

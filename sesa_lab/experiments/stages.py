@@ -262,11 +262,13 @@ STAGES = {
     "rival": Stage(_none, rival, _show),
     "revival": Stage(collapsed, revived, _show),
     **{
-        f"agents-{task}": _study(_none, partial(agent_policies, task), _show_agents, by_arm=True)
+        f"agents-{task}": _study(
+            _none, partial(agent_policies, task), _show_agents, by_arm=True, figure=shown.draw_ends
+        )
         for task in agents.TASKS
     },
     "agents-search": _study(_none, _agent_search, _show_agent_search, by_arm=True, figure=agent_search.draw),
-    "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_rivals),
+    "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_ends),
     "agents-revival": _small(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
     "agents-drafting": _small(_none, agent_studies.drafting, shown.show_drafting),
     "agents-habit": _small(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sesa_lab.errors import InputError
-from sesa_lab.plots.theme import BANDS, COLOURS, caption_or, escape, finish, need, places
+from sesa_lab.plots.theme import BANDS, COLOURS, caption_or, escape, finish, need, places, room_above
 from sesa_lab.statistics import mean_interval, text
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -73,7 +73,7 @@ def curves(
     if pd.api.types.is_integer_dtype(table[x]) and 0 < table[x].max() - table[x].min() < 10:
         figure.update_xaxes(dtick=1)  # counted things have no halves
     figure.update_yaxes(title=_axis(y, unit))
-    return finish(figure, title, caption_or(caption, table, BANDS), height=330, top=_room_above(figure))
+    return finish(figure, title, caption_or(caption, table, BANDS), height=330, top=room_above(figure))
 
 
 def bars(
@@ -160,7 +160,7 @@ def axis(along: pd.DataFrame, label: str, x: str, caption: str | None = None) ->
     figure.update_xaxes(title=escape(x))
     figure.update_yaxes(title=escape(label))
     bars_mean = "bars: 95 % interval over seeds"
-    return finish(figure, label, caption_or(caption, None, bars_mean), height=330, top=_room_above(figure))
+    return finish(figure, label, caption_or(caption, None, bars_mean), height=330, top=room_above(figure))
 
 
 def panels(along: pd.DataFrame, x: str, title: str, caption: str | None = None) -> go.Figure:
@@ -199,13 +199,7 @@ def panels(along: pd.DataFrame, x: str, title: str, caption: str | None = None) 
         figure.update_yaxes(title=escape(name), row=1, col=col)
     figure.update_xaxes(title=escape(x))
     bars_mean = "bars: 95 % interval over seeds"
-    return finish(figure, title, caption_or(caption, None, bars_mean), height=330, top=_room_above(figure))
-
-
-def _room_above(figure: go.Figure) -> int:
-    """Pixels for the title and as many rows of legend as its names need at the width of a page."""
-    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.name and trace.showlegend is not False)
-    return 84 + 22 * (letters // 100)
+    return finish(figure, title, caption_or(caption, None, bars_mean), height=330, top=room_above(figure))
 
 
 def _curve(part: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, list[Any]]:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sesa_lab.plots.lines import DASHES
-from sesa_lab.plots.theme import COLOURS, caption_or, escape, finish, need
+from sesa_lab.plots.theme import COLOURS, caption_or, escape, finish, need, room_above
 
 START = "start"
 """The arm that is a single point, where all others began; drawn as a cross."""
@@ -39,7 +39,7 @@ def planes(
         for i, arm in enumerate([START, *arms]):
             points = own[own["arm"] == arm].sort_values(along)
             colour = "#767b84" if arm == START else COLOURS[(i - 1) % len(COLOURS)]
-            sizes = [10.0] * len(points) if arm == START else [6.0 + 3.0 * n for n in range(len(points))]
+            sizes = [10.0] * len(points) if arm == START else [8.0 + 3.0 * n for n in range(len(points))]
             figure.add_scatter(
                 x=points[x].to_numpy(dtype=float),
                 y=points[y].to_numpy(dtype=float),
@@ -56,4 +56,4 @@ def planes(
         figure.update_xaxes(title=escape(x), **at)
         figure.update_yaxes(title=escape(y), **at)
     figure.update_layout(legend={"y": 1.0 + 0.16 / rows})
-    return finish(figure, title, caption_or(caption, None, ""), height=330 * rows, top=130)
+    return finish(figure, title, caption_or(caption, None, ""), height=330 * rows, top=46 + room_above(figure))

@@ -108,6 +108,12 @@ def places(column: pd.Series) -> dict[Any, int]:
     return {name: place for place, name in enumerate(names)}
 
 
+def room_above(figure: go.Figure) -> int:
+    """Pixels for the title and as many rows of legend as its names need at the width of a page."""
+    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.name and trace.showlegend is not False)
+    return 84 + 22 * (letters // 100)
+
+
 def caption_or(caption: str | None, table: pd.DataFrame | None, bands: str) -> str:
     """The caption given; else what the table itself tells: seeds and n, and that the runs were not stated."""
     if caption is not None:

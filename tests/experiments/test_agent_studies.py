@@ -74,7 +74,7 @@ def test_rivals_are_taken_from_ours_at_every_rate(
     assert " ".join(lost).startswith("mixed-unsolved-novelty 3 of 3 0 of 3 0 of 3 0 of 3 parallel,")
     assert set(found["task"]) == set(agents.TASKS) and set(found["base"]) == {"habit"}
     assert "learning rate" in out.with_suffix(".html").read_text()
-    figure = shown.draw_rivals(stage("agents-rivals", tmp_path))
+    figure = shown.draw_ends(stage("agents-rivals", tmp_path))
     of = {trace.name: trace for trace in figure.data}
     assert set(of) == {"start", "parallel", "mixed, where unsolved", "mixed + novelty, where unsolved"}
     assert list(of["parallel"].x) == pytest.approx([0.22] * rates) and len(of["start"].x) == 1
