@@ -31,6 +31,14 @@ def by_policy(jobs: Sequence[Job]) -> list[Results]:
     return [agent_tables.load(list(own)) for _, own in groupby(jobs, key=lambda job: job.folder.parent)]
 
 
+def rows(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row a run and way of asking it, from test tasks: task, base, arm, seed, guided and the measures."""
+    parts = [found.tests.assign(task=found.task, base=found.base) for found in by_policy(jobs)]
+    keys = ["task", "base", "arm", "seed", "guided"]
+    every = pd.concat(parts, ignore_index=True)
+    return every[[*keys, *agent_tables.present(every, MEASURES)]]
+
+
 # --- rivals ---------------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ class Stage:
         by_arm: whether ``jobs`` takes ``arms``.
         estimates: whether the table, of estimates (``agent_tables.estimates_of``) or of runs, can be written to a file.
         figure: jobs -> a plotly figure that is written beside that file.
+        rows: jobs -> one row a run, written beside it as well, so that runs that are gone can still be counted.
         seeds, steps: where none are given.
     """
 
@@ -39,6 +40,7 @@ class Stage:
     by_arm: bool = False
     estimates: bool = False
     figure: Callable[[list[Job]], Any] | None = None
+    rows: Callable[[Sequence[Job]], pd.DataFrame] | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 100
 
@@ -263,7 +265,7 @@ STAGES = {
     "revival": Stage(collapsed, revived, _show),
     **{
         f"agents-{task}": _study(
-            _none, partial(agent_policies, task), _show_agents, by_arm=True, figure=shown.draw_ends
+            _none, partial(agent_policies, task), _show_agents, by_arm=True, figure=shown.draw_ends, rows=shown.rows
         )
         for task in agents.TASKS
     },
@@ -294,7 +296,8 @@ def run(
         steps: of training; None: the stage's own.
         workers: processes side by side; None: one a core.
         arms: a stage ``by_arm``: as ``chosen_arms`` takes them; empty: all.
-        out: a stage of ``estimates``: also write them to this CSV file, and its figure, if it has one, beside it as HTML.
+        out: a stage of ``estimates``: also write them to this CSV file, and beside it, where it has them, its rows (as
+            NAME.runs.csv) and its figure (as HTML).
 
     Raises:
         InputError: unknown stage or arms, bad seeds, options that do not belong to the stage, or a run that failed.
@@ -314,6 +317,8 @@ def run(
     found = stage.show(jobs, steps)
     if out is not None:
         agent_tables.write([found], out)
+        if stage.rows is not None:
+            agent_tables.write([stage.rows(jobs)], out.with_suffix(".runs.csv"))
         if stage.figure is not None:
             stage.figure(jobs).write_html(out.with_suffix(".html"))
     return found

@@ -263,6 +263,11 @@ def test_a_stage_prints_what_its_runs_hold_and_writes_the_estimates(
     assert measures["sokoban", "habit", "parallel", "tokens_trained"] == 10 + 20 + 30 + 40
     assert measures["sokoban", "ordinary", "sesa-paper", "zero_variance"] == 0.25
     assert measures["sokoban", "habit", "base", "tokens_trained"] == 0
+    single = pd.read_csv(tmp_path / "results" / "agents-sokoban.runs.csv")
+    assert list(single.columns[:6]) == ["task", "base", "arm", "seed", "guided", "accuracy"]
+    assert len(single) == 2 * 3 * 3 * 2  # policies, arms, seeds, ways of asking
+    own = single[(single["base"] == "habit") & (single["arm"] == "parallel") & ~single["guided"]]
+    assert own["accuracy"].tolist() == pytest.approx([0.20, 0.21, 0.22])
 
 
 def test_a_run_without_test_tasks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
