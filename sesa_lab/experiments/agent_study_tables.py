@@ -112,7 +112,7 @@ def draw_ends(jobs: list[Job]) -> Any:
         [job for results in found for job in results.jobs], [run for results in found for run in results.loaded], marks
     )
     x, y = measures.values()
-    return plots.planes(shown, x, y, "learning rate", "What each arm can reach, by learning rate", behind, len(found))
+    return plots.planes(shown, x, y, "learning rate", "Where each arm ends", behind, len(found))
 
 
 # --- revival --------------------------------------------------------------------------------------------------------
