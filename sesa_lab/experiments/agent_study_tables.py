@@ -78,10 +78,10 @@ def wins(direct: pd.DataFrame) -> pd.DataFrame:
     for own in of_names(direct, agent_studies.OURS):
         said = {rival: [word for _, word in agent_verdicts.beside(direct, own, rival).values()] for rival in rivals}
         shown = {
-            rival: [words[0] in ("higher", "no worse"), *(word == "higher" for word in words[1:])]
+            rival: [words[0] in agent_verdicts.NO_WORSE, *(word == "higher" for word in words[1:])]
             for rival, words in said.items()
         }
-        counts = [sum(own[place] for own in shown.values()) for place in range(3)]
+        counts = [sum(measures[place] for measures in shown.values()) for place in range(3)]
         lacking = [rival for rival in rivals if not all(shown[rival])]
         heads = (
             "pass@1 no worse",

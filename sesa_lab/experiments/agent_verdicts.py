@@ -33,6 +33,9 @@ MARGIN, MARGIN_DISTINCT = 0.03, 0.10
 """How much lower is still no worse: of pass@1 and pass@k, and as a share of the rival's distinct correct strategies. No worse
 is shown where the whole interval of a paired difference lies above minus the margin; more, where it lies above 0."""
 
+NO_WORSE = ("higher", "no worse")
+"""What ``beside`` says of a measure that is shown to be no worse."""
+
 SLACK = 0.02
 """How much lower than the best arm without sketches the pass@1 of the arm may be that is called best."""
 
@@ -154,10 +157,9 @@ def _aim(results: Results, frame: pd.DataFrame, where: str) -> str:
     fewest = min((values["accuracy"][0].n for values in found), default=0)
     if results.base not in AIMS or fewest < FEWEST_SEEDS:
         return ""
-    enough = {"higher", "no worse"}
-    of_width = enough if results.base == "ordinary" else {"higher"}
+    of_width = NO_WORSE if results.base == "ordinary" else ("higher",)
     shown = all(
-        word in (enough if name == "accuracy" else of_width) for values in found for name, (_, word) in values.items()
+        word in (NO_WORSE if name == "accuracy" else of_width) for values in found for name, (_, word) in values.items()
     )
     return f"{'shown' if shown else 'not shown'} {where}"
 
