@@ -270,10 +270,10 @@ STAGES = {
         for task in agents.TASKS
     },
     "agents-search": _study(_none, _agent_search, _show_agent_search, by_arm=True, figure=agent_search.draw),
-    "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_ends),
+    "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_ends, rows=shown.rows),
     "agents-revival": _small(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
     "agents-drafting": _small(_none, agent_studies.drafting, shown.show_drafting),
-    "agents-habit": _small(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit),
+    "agents-habit": _small(_none, agent_studies.habit, shown.show_habit, figure=shown.draw_habit, rows=shown.rows),
     "agents-options": _small(_none, agent_studies.options, shown.show_options),
 }
 
