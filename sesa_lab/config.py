@@ -14,6 +14,7 @@ from sesa_lab.compatible import check_together, idle
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.presets import PRESETS
 from sesa_lab.settings import (
+    EngineConfig,
     EnvironmentConfig,
     EvaluationConfig,
     PolicyConfig,
@@ -26,13 +27,14 @@ from sesa_lab.settings import (
 )
 
 __all__ = [
-    "SECTIONS", "Config", "EnvironmentConfig", "EvaluationConfig", "PolicyConfig", "PretrainConfig", "RunConfig",
+    "SECTIONS", "Config", "EngineConfig", "EnvironmentConfig", "EvaluationConfig", "PolicyConfig", "PretrainConfig", "RunConfig",
     "SamplerConfig", "UpdateConfig", "check_value", "flat_fields", "option", "sections",
 ]  # fmt: skip
 
 SECTIONS: dict[str, type] = {
     "environment": EnvironmentConfig,
     "policy": PolicyConfig,
+    "engine": EngineConfig,
     "sampler": SamplerConfig,
     "update": UpdateConfig,
     "run": RunConfig,
@@ -40,7 +42,12 @@ SECTIONS: dict[str, type] = {
 }
 
 # A section's main field goes by the section's own name wherever settings are given flat.
-_SPOKEN = {("environment", "name"): "environment", ("sampler", "name"): "sampler", ("policy", "model"): "policy"}
+_SPOKEN = {
+    ("environment", "name"): "environment",
+    ("sampler", "name"): "sampler",
+    ("policy", "model"): "policy",
+    ("engine", "name"): "engine",
+}
 
 
 def flat_fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
@@ -74,6 +81,7 @@ class Config:
 
     environment: EnvironmentConfig = EnvironmentConfig()
     policy: PolicyConfig = PolicyConfig()
+    engine: EngineConfig = EngineConfig()
     sampler: SamplerConfig = SamplerConfig()
     update: UpdateConfig = UpdateConfig()
     run: RunConfig = RunConfig()
@@ -105,7 +113,7 @@ class Config:
             for section, name in idle_here:
                 del of_preset[section][name]
             config = _together(of_preset, sections)
-        check_together(config.sampler, config.update, config.run, config.evaluation)
+        check_together(config.sampler, config.update, config.run, config.evaluation, config.engine)
         return config
 
     @staticmethod
@@ -142,7 +150,7 @@ def _idle_of_preset(
     config: Config, of_preset: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     """The first settings without effect that only the preset asks for; one by one, since leaving some out may mend others."""
-    for found in idle(config.sampler, config.update, config.evaluation):
+    for found in idle(config.sampler, config.update, config.evaluation, config.engine):
         weak = [(s, n) for s, n in found.settings if n in of_preset.get(s, {}) and n not in given.get(s, {})]
         if weak:
             return weak

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Bad input from outside: a config, a task file, a model folder, a run folder, a parameter.
@@ -22,3 +26,18 @@ def suggest(name: str, known: list[str] | tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(sorted(known))}"
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def writing(path: Path, remedy: str) -> Iterator[None]:
+    """Turns an ``OSError`` of the body (disk full, no permission ...) into one ``InputError`` with path and remedy."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, (str, Path)) else path
+        raise InputError(f"cannot write {where}: {error.strerror or error}; {remedy}") from error

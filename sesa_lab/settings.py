@@ -65,9 +65,73 @@ class PolicyConfig:
     )
     dtype: str = option("float32", "weights' data type", choices=("float32", "bfloat16", "float16"))
     device: str = option("auto", "'auto' (cuda if there is one, else cpu), 'cpu', 'cuda', 'cuda:1' ...")
+    attention: str = option(
+        "sdpa",
+        "how attention is computed in training: sdpa, or eager (plain matrix products, for models without sdpa). Engine torch"
+        " needs sdpa",
+        choices=("sdpa", "eager"),
+    )
+    gradient_checkpointing: str = option(
+        "no",
+        "whether layers are computed again in the backward pass instead of kept: less memory, about a third more time",
+        choices=("no", "yes"),
+    )
+    trust_remote_code: str = option(
+        "no",
+        "whether code that lies in the model's folder or repository is run to load it; 'yes' only for models you trust",
+        choices=("no", "yes"),
+    )
+    memory_check: str = option(
+        "yes",
+        "whether a policy whose weights, adapter, optimiser and forward passes will not fit into memory is refused before it is"
+        " read",
+        choices=("yes", "no"),
+    )
+    thinking: str = option(
+        "template",
+        "whether a chat model thinks before it answers: as its chat template has it (template), or no: the template's own"
+        " switch, enable_thinking, is off",
+        choices=("template", "no"),
+    )
     lora_rank: int = option(16, "rank of the LoRA matrices", low=1, high=1024)
     lora_alpha: int = option(32, "LoRA scale is alpha / rank", low=1)
     lora_targets: str = option("all-linear", "modules LoRA is put on: 'all-linear' or names parted by commas")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Where candidates are drawn. The trained adapter goes to engines of other weights anew whenever it has changed."""
+
+    name: str = option(
+        "torch",
+        "torch: on the trained weights themselves, in this process; vllm: by vLLM in this process (its own copy of the weights);"
+        " server: by a vLLM server, as `sesa-lab serve` starts one",
+        choices=("torch", "vllm", "server"),
+    )
+    server_url: str = option("http://127.0.0.1:8000", "server: where it answers, without /v1")
+    adapter_folder: str = option(
+        "",
+        "vllm and server: folder the adapter's versions are written to, which the server must see at the same path; empty: a"
+        " temporary one",
+        path=True,
+    )
+    max_context: int = option(
+        0, "vllm: most tokens of a dialogue; 0: as many as the model has positions, which take memory", low=0
+    )
+    cache_mb: int = option(
+        0, "vllm: MiB for keys and values; 0: 256 on a CPU, on a GPU what memory_share leaves", low=0, high=10_000_000
+    )
+    memory_share: float = option(
+        0.4, "vllm on a GPU: share of its memory that vLLM takes, weights included", above=0.0, high=1.0
+    )
+    prefix_caching: str = option(
+        "yes", "vllm: whether what contexts begin with alike is read in once", choices=("yes", "no")
+    )
+    tensor_parallel: int = option(1, "vllm: GPUs that the model is spread over", low=1, high=1024)
+    patience: float = option(
+        120.0, "server: seconds that a request is tried again while the server does not answer", low=0.0, high=86_400.0
+    )
+    connections: int = option(64, "server: requests under way at once", low=1, high=4096)
 
 
 @dataclass(frozen=True)
@@ -83,6 +147,9 @@ class SamplerConfig:
     group_size: int = option(16, "candidates a group (G)", low=2, high=4096)
     temperature: float = option(1.0, "softmax temperature; log-probs are of the tempered distribution", above=0.0)
     max_tokens: int = option(16, "most tokens of an answer or turn, the stop token included", low=1, high=1_000_000)
+    stop_text: str = option(
+        "", "a text that ends an answer or turn as a stop token does, e.g. </answer>, and is kept; empty: none"
+    )
     on_policy_fraction: float = option(
         0.0,
         "sequential and sesa: share of the group drawn i.i.d. given the task alone (rounded up)",
@@ -183,6 +250,13 @@ class UpdateConfig:
         choices=("all", "off_policy"),
     )
     truncation: float = option(1.0, "c, the upper bound of importance weights", above=0.0)
+    mismatch: str = option(
+        "none",
+        "engines vllm and server: what is done about their log-probs differing from the trainer's own of the same weights: none,"
+        " or truncated_is: each token's term is weighted by min(mismatch_truncation, trainer's q / engine's q)",
+        choices=("none", "truncated_is"),
+    )
+    mismatch_truncation: float = option(2.0, "upper bound of those weights", above=0.0)
     clip_low: float = option(0.2, "the policy ratio is clipped below at 1 - clip_low", low=0.0, high=1.0)
     clip_high: float = option(0.2, "the policy ratio is clipped above at 1 + clip_high", low=0.0)
     kl_coef: float = option(0.0, "weight of the KL penalty to the frozen base (adapter off)", low=0.0)
@@ -212,6 +286,10 @@ class RunConfig:
         64, "k of coverage@k in exact evaluations, samples; where answers are sampled, k is eval_samples", low=1
     )
     threads: int = option(1, "CPU threads; part of what fixes a run bit for bit", low=1, high=1024)
+    trackers: str = option(
+        "tensorboard",
+        "where metrics are also logged, by accelerate: names parted by commas (tensorboard, wandb, mlflow, trackio ...), or none",
+    )
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,17 @@ class Completion:
         logprobs: one a token, nats: log-prob of that token under the policy as it was when drawn, under the drawing
             context, *of the distribution sampled from* (after temperature).
         text: the ids decoded without special tokens. Hostile text: never evaluated, always escaped.
-        finish: ``stop`` (a stop token was drawn) or ``length`` (the token limit came first).
+        finish: ``stop`` (a stop token was drawn), ``text`` (a text that ends answers was completed) or ``length`` (the token
+            limit came first).
+        engine_logprobs: what the engine said of the tokens, where ``logprobs`` are the trainer's own of the same weights,
+            context and temperature (``training.mismatch``); empty: the two are one.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "text", "length"]
+    engine_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

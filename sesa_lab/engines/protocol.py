@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,11 +20,13 @@ class Sampling:
         max_tokens: most tokens a completion, the stop token included.
         stop_ids: token ids that end a completion; the stop token is kept as its last token.
         temperature: softmax temperature, > 0.
+        stop_text: a text that ends a completion too; the token that completes it is the last one. Empty: none.
     """
 
     max_tokens: int
     stop_ids: tuple[int, ...]
     temperature: float = 1.0
+    stop_text: str = ""
 
 
 @dataclass
@@ -67,9 +70,28 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """Starts sessions."""
+    """Starts sessions.
+
+    Attributes:
+        counters: what it has done.
+        foreign: its log-probs are computed by other code than the trainer's, on a copy of the weights: an update measures by
+            how much they differ (``training.mismatch``).
+    """
 
     counters: Counters
+    foreign: bool
+
+    def synced(self) -> AbstractContextManager[None]:
+        """Within the block the engine draws from the policy's weights as they were when it was entered.
+
+        Sessions are started, and drawn from, within one block.
+
+        Raises:
+            InputError: the weights cannot be brought to where they are drawn from.
+        """
+
+    def close(self) -> None:
+        """Gives back memory, folders and processes. The engine is not used afterwards; closing twice does no harm."""
 
     def start(self, contexts: Sequence[Sequence[int]]) -> Session:
         """A session with one row a context, read in once."""

@@ -10,6 +10,7 @@ Shape legend: n rows in a forward pass, q new tokens a row, L slots, D head size
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -17,27 +18,42 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from sesa_lab.engines.protocol import Counters, Sampling
+from sesa_lab.engines.tokens import completes, completion
 from sesa_lab.errors import InputError
-from sesa_lab.policies import Policy
+from sesa_lab.policies import Policy, merged
+from sesa_lab.policies.attention import FULL, layer_kinds
 from sesa_lab.types import Completion
 
 
 class TorchEngine:
-    """Draws from a policy's weights as they are at the time of the call; merge the adapter first for speed."""
+    """Draws from a policy's weights as they are at the time of the call, within ``synced`` the sooner."""
+
+    foreign = False
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.counters = Counters()
         config = policy.decoder.config
         self.longest = int(config.max_position_embeddings)
-        kinds = set(getattr(config, "layer_types", None) or _unlisted_kinds(config))
-        if kinds != {"full_attention"}:
+        kinds = layer_kinds(config)
+        if kinds != [FULL]:
             raise InputError(
-                f"model {policy.folder} has layers of kind {sorted(kinds)}; this engine needs full attention"
+                f"model {policy.folder} has layers of kind {kinds}; this engine needs full attention: draw by engine.name"
+                " 'vllm' or 'server'"
             )
         attention = getattr(config, "_attn_implementation", "sdpa")
         if attention != "sdpa":  # others add the boolean mask made below as numbers, or pass over it
-            raise InputError(f"model {policy.folder} computes attention by {attention!r}; this engine needs 'sdpa'")
+            raise InputError(
+                f"model {policy.folder} computes attention by {attention!r}; this engine needs 'sdpa': set policy.attention ="
+                " 'sdpa', or draw by engine.name 'vllm' or 'server'"
+            )
+
+    def synced(self) -> AbstractContextManager[None]:
+        """The adapter merged into the base: the weights are the policy's anyway."""
+        return merged(self.policy.model)
+
+    def close(self) -> None:
+        """Nothing to give back: the weights are the policy's."""
 
     @torch.inference_mode()
     def start(self, contexts: Sequence[Sequence[int]]) -> TorchSession:
@@ -116,15 +132,18 @@ class TorchSession:
                 logprobs[row].append(logprob)
             step += 1
             active = [
-                row for row in active if step < sampling.max_tokens and self.ids[row][-1] not in sampling.stop_ids
+                row for row in active if step < sampling.max_tokens and not self._stopped(row, start[row], sampling)
             ]  # fmt: skip
         return [self._completion(row, start[row], logprobs[row], sampling) for row in order]
+
+    def _stopped(self, row: int, start: int, sampling: Sampling) -> bool:
+        ids = self.ids[row][start:]
+        return ids[-1] in sampling.stop_ids or completes(self.engine.policy.tokenizer, ids, sampling.stop_text)
 
     def _completion(self, row: int, start: int, logprobs: list[float], sampling: Sampling) -> Completion:
         ids = tuple(self.ids[row][start:])
         self.engine.counters.sampled += len(ids)
-        text = self.engine.policy.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(ids, tuple(logprobs), text, "stop" if ids[-1] in sampling.stop_ids else "length")
+        return completion(self.engine.policy.tokenizer, ids, logprobs, sampling)
 
     def _read_in(self, rows: Sequence[int], ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Bring the cache of ``rows`` up to their ``ids``; (n, H) hidden states at the last of them."""
@@ -145,12 +164,6 @@ class TorchSession:
             self.read[row] = len(tokens)
         last = torch.tensor([len(tokens) - 1 for tokens in new], device=device)
         return hidden[torch.arange(len(rows), device=device), last]  # type: ignore[no-any-return]
-
-
-def _unlisted_kinds(config: Any) -> list[str]:
-    """Kind of all layers of a model that does not list them: Mistral's config, for one, only sets ``sliding_window``."""
-    window = getattr(config, "sliding_window", None)
-    return ["full_attention" if window is None or window >= config.max_position_embeddings else "sliding_attention"]
 
 
 def _draw(logits: torch.Tensor, u: torch.Tensor, temperature: float) -> tuple[list[int], list[float]]:

@@ -1,7 +1,7 @@
 """How fast a GRPO step is: against TRL's, phase by phase, and what drawing in sequence costs. `make bench`.
 
-Beside it: environments against packages that do the same (``bench_environments``), and what sketches cost
-(``bench_sketches``).
+Beside it: environments against packages that do the same (``bench_environments``), engines against each other
+(``bench_engines``), and what sketches cost (``bench_sketches``).
 
 Every comparison is paired: in each round both sides do the same work one right after the other, in alternating order, and
 the ratio's interval is over rounds. So what else the machine does slows both sides alike. Ratios are given twice, of
@@ -26,7 +26,8 @@ from sesa_lab import environments
 from sesa_lab.config import PolicyConfig, SamplerConfig
 from sesa_lab.engines import Counters, Sampling, TorchEngine
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import bench_environments, bench_sketches
+from sesa_lab.experiments import bench_engines, bench_environments, bench_sketches
+from sesa_lab.experiments.bench_engines import WORK, Work
 from sesa_lab.experiments.bench_environments import LOAD, Load
 from sesa_lab.experiments.bench_pairs import Spent, both, median_spent, progress, ratios, say
 from sesa_lab.experiments.bench_rereading import Rereading
@@ -51,6 +52,7 @@ def main(
     shapes: Mapping[str, Shape] = SHAPES,
     load: Load = LOAD,
     drafting: Drafting = DRAFTING,
+    work: Work = WORK,
 ) -> dict[str, Any]:
     """Measure everything, print the table part by part, write ``out``; returns what was written.
 
@@ -60,6 +62,7 @@ def main(
         shapes: the training steps to compare, by name; drawing, decoding and sketches are measured on the first.
         load: how much the environments do a round.
         drafting: the sketches, and the solutions drawn with and without them.
+        work: what every engine draws.
 
     Raises:
         InputError: TRL is not installed, or rounds below 1.
@@ -91,6 +94,8 @@ def main(
             say(_drawing_lines(name, drawing))
         result["decoding"] = compare_decoding(policy, first, rounds)
         say(_decoding_lines(result["decoding"]))
+    result["engines"] = bench_engines.compare(rounds, first, work)
+    say(bench_engines.lines(result["engines"]))
     result["sketches"] = bench_sketches.compare(rounds, first, drafting)
     say(bench_sketches.lines(result["sketches"]))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 
-from sesa_lab.engines import Counters, Sampling, Session, TorchEngine
+from sesa_lab.engines import Counters, Sampling, Session
 from sesa_lab.types import Completion
 
 
 class Rereading:
     """Before every draw the whole context is read in again."""
 
-    def __init__(self, engine: TorchEngine) -> None:
+    foreign = False
+
+    def __init__(self, engine: Any) -> None:
+        """Draw by a ``TorchEngine``."""
         self.engine = engine
         self.counters: Counters = engine.counters
+
+    def synced(self) -> AbstractContextManager[None]:
+        synced: AbstractContextManager[None] = self.engine.synced()
+        return synced
+
+    def close(self) -> None:
+        self.engine.close()
 
     def start(self, contexts: Sequence[Sequence[int]]) -> RereadingSession:
         return RereadingSession(self.engine, [list(context) for context in contexts])
@@ -24,7 +36,7 @@ class Rereading:
 class RereadingSession:
     """See ``engines.Session``."""
 
-    def __init__(self, engine: TorchEngine, ids: list[list[int]]) -> None:
+    def __init__(self, engine: Any, ids: list[list[int]]) -> None:
         self.engine, self.ids = engine, ids
 
     def context(self, row: int) -> tuple[int, ...]:
@@ -44,7 +56,7 @@ class RereadingSession:
         self, sampling: Sampling, streams: Sequence[np.random.Generator], rows: Sequence[int] | None = None
     ) -> list[Completion]:
         chosen = list(range(len(self.ids)) if rows is None else rows)
-        completions = self.engine.start([self.ids[row] for row in chosen]).sample(sampling, streams)
+        completions: list[Completion] = self.engine.start([self.ids[row] for row in chosen]).sample(sampling, streams)
         for row, completion in zip(chosen, completions, strict=True):
             self.ids[row].extend(completion.ids)
         return completions

@@ -156,7 +156,7 @@ class Drawer:
         self.trainer = Trainer(settings(way, drafting, folder, shape, tokens))
         self.trainer.environment = Puzzles(self.trainer.environment)  # type: ignore[assignment]
         if not way.kept:
-            self.trainer.engine = Rereading(self.trainer.engine)  # type: ignore[assignment]
+            self.trainer.engine = Rereading(self.trainer.engine)
         self._draw = self.trainer.draw
         self.trainer.draw = self._timed  # type: ignore[method-assign]
         self._drawn: tuple[Spent, float] = ((0.0, 0.0), 0.0)

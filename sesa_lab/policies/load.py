@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from sesa_lab.config import PolicyConfig
-from sesa_lab.errors import InputError, suggest
-from sesa_lab.seeding import torch_seed
+from sesa_lab.errors import InputError, first_line, suggest
+from sesa_lab.policies import memory
+from sesa_lab.policies.adapter import check_adapter, with_adapter
+from sesa_lab.policies.recompute import recompute_layers
+from sesa_lab.prompts import chat
 
 POLICIES = Path(__file__).parents[2] / "data" / "policies"
 CARD = "sesa_lab.json"  # what a lab policy was pre-trained for
-_ANSWER = "\u2063answer\u2063"  # stands for an answer while a chat template is rendered
 ORDINARY, HABIT = "ordinary", "habit"  # bases: direct answers show any solution, or habitual ones
 
 
@@ -60,49 +61,64 @@ class Policy:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def load_policy(config: PolicyConfig, environment: str, options: Mapping[str, Any], seed: int) -> Policy:
+def load_policy(
+    config: PolicyConfig,
+    environment: str,
+    options: Mapping[str, Any],
+    seed: int,
+    workload: memory.Workload = memory.IDLE,
+) -> Policy:
     """The policy that ``config`` names, with a fresh LoRA adapter or the one of ``config.adapter``.
 
+    Weights are read from safetensors files alone, which hold no code. Code in a model's folder or repository is run only where
+    ``config.trust_remote_code`` says so. The model stays in evaluation mode, without dropout, also while it is trained.
+
     Args:
-        config: which model, where, and the adapter's shape.
+        config: which model, where and how, and the adapter's shape.
         environment: name of the environment, which chooses the lab policy where ``config.model`` is ``lab``.
         options: the environment's resolved options.
         seed: run seed; fixes the adapter's initial weights.
+        workload: what it will do at once, whose memory is estimated beside the weights' before they are read.
 
     Raises:
-        InputError: no such model, a folder without weights or tokenizer, a lab policy made for another environment or for
-            other options of it.
+        InputError: no such model, a folder without weights or tokenizer, one that needs code of its own, memory for less than
+            it takes, a lab policy made for another environment or for other options of it.
     """
     folder = resolve(config.model, environment, options)
     if config.adapter:
-        _check_adapter(config.adapter)  # before the weights are read, which may take minutes
+        check_adapter(config.adapter)  # before the weights are read, which may take minutes
     card = read_card(folder)
     if card is not None:
         _check_card(folder, card, environment, options)
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
-    model, tokenizer = _read(folder, getattr(torch, config.dtype), device)
+    model, tokenizer = _read(folder, config, device, workload)
     if card is None and not tokenizer.chat_template:
         raise InputError(f"{folder}: its tokenizer has no chat template; use an instruct model, or a lab policy")
     if tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: its tokenizer names no eos_token; answers could not end")
+    if config.thinking == "no":
+        _stop_thinking(folder, tokenizer)
     _check_head(folder, model)
-    model = _with_adapter(model, config, seed)
-    stops = (tokenizer.eos_token_id,) if card else _chat_stops(tokenizer, model)
+    model = with_adapter(model, config, seed)
+    if config.gradient_checkpointing == "yes":
+        recompute_layers(model, folder)
+    stops = (tokenizer.eos_token_id,) if card else chat.stops(tokenizer, _named_stops(model))
     return Policy(model, tokenizer, "lab" if card else "chat", stops, str(folder))
 
 
-def _chat_stops(tokenizer: Any, model: Any) -> tuple[int, ...]:
-    """Ids of all tokens that end an answer: the tokenizer's, those of the generation config, the end of a turn in a chat.
-
-    Some models end a turn by a token that is not their tokenizer's eos token; without it answers would run on.
-    """
+def _named_stops(model: Any) -> list[int]:
+    """Stop tokens of the model's generation config."""
     named = getattr(model.generation_config, "eos_token_id", None)
-    named = [named] if isinstance(named, int) else list(named or ())
-    turns = [{"role": "user", "content": "task"}, {"role": "assistant", "content": _ANSWER}]
-    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(_ANSWER)[2].lstrip()
-    ends = tokenizer(after, add_special_tokens=False)["input_ids"][:1]
-    ends = [end for end in ends if end in tokenizer.added_tokens_decoder]  # no template ends a turn by an ordinary word
-    return tuple(dict.fromkeys([tokenizer.eos_token_id, *named, *ends]))
+    return [named] if isinstance(named, int) else list(named or ())
+
+
+def _stop_thinking(folder: str, tokenizer: Any) -> None:
+    template = chat.without_thinking(tokenizer.get_chat_template() if tokenizer.chat_template else "")
+    if template is None:
+        raise InputError(
+            f"policy.thinking = 'no': the chat template of {folder} has no switch for it (enable_thinking); leave it out"
+        )
+    tokenizer.chat_template = template
 
 
 def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:
@@ -115,9 +131,13 @@ def resolve(name: str, environment: str, options: Mapping[str, Any]) -> str:
         weights = list(path.glob("*.safetensors"))
         missing = [f for f in ("config.json", "tokenizer.json") if not (path / f).is_file()]
         if missing or not weights:
+            pickled = "" if weights else ", ".join(sorted(file.name for file in path.glob("*.bin")))
+            unread = (
+                f" ({pickled} may hold code, and is not read: save the model anew with safetensors)" if pickled else ""
+            )
             raise InputError(
                 f"model folder {path}: {', '.join(missing + ([] if weights else ['*.safetensors weights']))} missing;"
-                " expected a Hugging Face folder as written by save_pretrained"
+                f" expected a Hugging Face folder as written by save_pretrained{unread}"
             )
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -176,71 +196,51 @@ def read_card(folder: str) -> dict[str, Any] | None:
         raise InputError(f"{path} is damaged: {error}; restore it from a copy") from error
 
 
-def _read(folder: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+def _read(folder: str, config: PolicyConfig, device: str, workload: memory.Workload) -> tuple[Any, Any]:
     disable_progress_bar()  # a bar of its own for a model that loads in a blink; big ones show the Hub's
+    trusted = {
+        "trust_remote_code": config.trust_remote_code == "yes"
+    }  # left out, transformers would ask at the keyboard
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        return model.to(device), tokenizer
+        shape = AutoConfig.from_pretrained(folder, **trusted)
+        if config.memory_check == "yes":
+            memory.check(shape, config, folder, device, workload)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attention,
+            use_safetensors=True,
+            **trusted,
+        )
+        return model.to(device).eval(), tokenizer
+    except InputError:
+        raise
     except Exception as error:  # safetensors, tokenizers and torch without CUDA each raise a kind of their own
-        raise InputError(f"model {folder} cannot be loaded on {device}: {_first_line(error)}") from error
+        raise InputError(f"model {folder} cannot be loaded on {device}: {_remedied(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _remedied(error: Exception) -> str:
+    """What went wrong, in one line, with the setting that mends it where there is one."""
+    if "trust_remote_code=True" in str(error):
+        return "it needs code of its own, which is not run unless policy.trust_remote_code = 'yes'; set it if you trust that code"
+    if "attn_implementation" in str(error):
+        return f"{first_line(error)} (policy.attention chooses it)"
+    return first_line(error)
 
 
 def _check_head(folder: str, model: Any) -> None:
-    """Refuse models whose logits are not head(hidden): their log-probs would be silently wrong here."""
+    """Refuse models whose logits are not head(hidden): their log-probs would be silently wrong here.
+
+    Soft caps are told by name too: on small logits they change next to nothing, on a trained model's they do.
+    """
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     ids = torch.arange(4, device=model.device)[None]
     with torch.no_grad():
         whole = model(ids).logits
         parts = model.get_output_embeddings()(model.get_decoder()(ids).last_hidden_state)
-    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-4):
+    if cap or not torch.allclose(whole, parts.to(whole.dtype), rtol=1e-3, atol=1e-4):
         raise InputError(
-            f"model {folder} transforms its logits after the output layer; such models are not supported yet"
+            f"model {folder} transforms its logits after the output layer{' (soft-capped)' if cap else ''}; such models are not"
+            " supported yet"
         )
-
-
-def _with_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
-    with torch.random.fork_rng():  # peft draws first weights from the global generator, also where it then reads others
-        torch.manual_seed(torch_seed(seed, "lora"))
-        return _read_adapter(model, config.adapter) if config.adapter else _fresh_adapter(model, config)
-
-
-def _check_adapter(folder: str) -> None:
-    missing = [f for f in ("adapter_config.json", "adapter_model.safetensors") if not (Path(folder) / f).is_file()]
-    if missing:
-        raise InputError(f"policy.adapter = {folder!r}: no {' and no '.join(missing)} there; name a checkpoint folder")
-
-
-def _read_adapter(model: Any, folder: str) -> Any:
-    try:
-        return PeftModel.from_pretrained(model, folder, is_trainable=True)
-    except Exception as error:  # json, safetensors, peft and torch each raise a kind of their own
-        raise InputError(f"policy.adapter = {folder!r} is damaged or of another model: {_first_line(error)}") from error
-
-
-def _fresh_adapter(model: Any, config: PolicyConfig) -> Any:
-    targets: Any = config.lora_targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in targets.split(",")]
-        for target in targets:
-            _check_target(model, target, f"policy.lora_targets = {config.lora_targets!r}")
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
-    )  # fmt: skip
-    try:
-        return get_peft_model(model, lora)
-    except ValueError as error:
-        raise InputError(f"policy.lora_targets = {config.lora_targets!r}: {error}") from error
-
-
-def _check_target(model: Any, target: str, label: str) -> None:
-    """Refuse what peft would accept in silence: a name that fits nothing beside one that fits, and a tied matrix."""
-    found = [module for name, module in model.named_modules() if target and f".{name}".endswith(f".{target}")]
-    if not found:
-        raise InputError(f"{label}: the model has no module {target!r}")
-    first, last = model.get_input_embeddings(), model.get_output_embeddings()
-    if first.weight is last.weight and any(module is first or module is last for module in found):
-        raise InputError(f"{label}: {target!r} is one matrix for input and output here; LoRA cannot be merged into it")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from torch.distributed.tensor import DTensor
 
 
 @contextmanager
@@ -18,7 +19,8 @@ def merged(model: Any) -> Iterator[None]:
     original weights are kept and put back.
 
     16-bit weights are left as they are, and the adapter stays beside them: added to such a weight, a change of less than half
-    its last bit is lost, so that early in training the policy that draws would not be the one that is trained.
+    its last bit is lost, so that early in training the policy that draws would not be the one that is trained. Weights that are
+    spread over processes stay as they are too.
 
     Args:
         model: a peft model with LoRA layers.
@@ -26,7 +28,8 @@ def merged(model: Any) -> Iterator[None]:
     layers: list[tuple[str, Any]] = [
         (name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)
     ]
-    if any(layer.get_base_layer().weight.element_size() < 4 for _, layer in layers):
+    bases = [layer.get_base_layer().weight for _, layer in layers]
+    if any(isinstance(weight, DTensor) or weight.element_size() < 4 for weight in bases):
         yield
         return
     kept = [layer.get_base_layer().weight.detach().clone() for _, layer in layers]

@@ -18,11 +18,12 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache, DynamicLayer
 
+from sesa_lab.policies.attention import FULL, layer_kinds, mask_for
 from sesa_lab.policies.load import Policy
+from sesa_lab.policies.memory import CHUNK, PART
+from sesa_lab.policies.shard import sharded
 
 SHARE = 1024  # tokens that sharing contexts must save, else the plain forward pass is as quick
-PART = 2048  # tokens of a forward pass, padding included, where the caller does not say
-CHUNK = 1 << 22  # logits held at once: tokens x vocabulary
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def token_logprobs(policy: Policy, rows: Rows, temperature: float = 1.0) -> tupl
     """
     device = policy.device
     ids = rows.ids.to(device)
-    if rows.prefixes:
+    # A window's mask is made by the model alone; where layers are spread over processes all must make equally many passes.
+    if rows.prefixes and layer_kinds(policy.decoder.config) == [FULL] and not sharded(policy):
         selected = _hidden_after_prefixes(policy, rows, ids)
     else:
         hidden = policy.decoder(input_ids=ids, use_cache=False).last_hidden_state  # (R, T, H)
@@ -176,12 +178,12 @@ def _hidden_after_prefixes(policy: Policy, rows: Rows, ids: torch.Tensor) -> tor
     padded = torch.tensor(
         [[*prefix, *[0] * (width - len(prefix))] for prefix in rows.prefixes], device=device
     )  # (U, P)
-    cache = _PrefixCache(policy)
+    cache, config, dtype = _PrefixCache(policy), policy.decoder.config, policy.head.weight.dtype
     place = torch.arange(width, device=device)
     causal = (place[None, :] <= place[:, None]).expand(len(size), 1, width, width)
     first = policy.decoder(
-        input_ids=padded, position_ids=place.expand(len(size), width), attention_mask=causal, past_key_values=cache,
-        use_cache=True,
+        input_ids=padded, position_ids=place.expand(len(size), width), attention_mask=mask_for(config, causal, dtype),
+        past_key_values=cache, use_cache=True,
     ).last_hidden_state  # fmt: skip
     last = first[torch.arange(len(size), device=device), size - 1]  # (U, H)
 
@@ -192,10 +194,10 @@ def _hidden_after_prefixes(policy: Policy, rows: Rows, ids: torch.Tensor) -> tor
     tokens = ids.gather(1, column.clamp(max=ids.shape[1] - 1))
     before = (place[None, :] < begin[:, None])[:, None, :].expand(-1, own, -1)
     within = torch.ones(own, own, dtype=torch.bool, device=device).tril().expand(len(group), own, own)
-    cache.group = group
+    seen = torch.cat([before, within], -1)[:, None]
     hidden = policy.decoder(
-        input_ids=tokens, position_ids=column, attention_mask=torch.cat([before, within], -1)[:, None],
-        past_key_values=cache, use_cache=True,
+        input_ids=tokens, position_ids=column, attention_mask=mask_for(config, seen, dtype),
+        past_key_values=_PrefixCache(policy, cache.kept, group), use_cache=True,
     ).last_hidden_state  # fmt: skip
     joined = torch.cat([last[group][:, None], hidden], 1)  # (R, 1 + Q, H): after the prefix, after own token 0, 1, ...
     row = rows.row.to(device)
@@ -203,18 +205,26 @@ def _hidden_after_prefixes(policy: Policy, rows: Rows, ids: torch.Tensor) -> tor
 
 
 class _PrefixCache(Cache):
-    """Keeps the keys and values of a first pass, differentiably, and puts them before each row's own in a second."""
+    """Keeps the keys and values of a first pass, differentiably; one made of them puts them before each row's own in a second.
 
-    def __init__(self, policy: Policy) -> None:
+    Two objects, so that a layer of the first pass which is computed again in the backward pass meets what it met before.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        kept: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None,
+        group: torch.Tensor | None = None,
+    ) -> None:
         super().__init__(layers=[DynamicLayer() for _ in range(policy.decoder.config.num_hidden_layers)])
-        self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.group: torch.Tensor | None = None
+        self.kept = {} if kept is None else kept
+        self.group = group
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.group is None:
-            self.kept[layer_idx] = (key_states, value_states)
+            self.kept.setdefault(layer_idx, (key_states, value_states))
             return key_states, value_states
         keys, values = (kept.index_select(0, self.group) for kept in self.kept[layer_idx])
         return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)

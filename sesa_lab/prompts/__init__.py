@@ -40,6 +40,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sesa_lab.errors import InputError
+from sesa_lab.prompts import chat
 from sesa_lab.prompts.templates import (
     FORMS,
     ROLES,
@@ -54,7 +55,6 @@ from sesa_lab.types import Completion, Task
 
 __all__ = ["FORMS", "ROLES", "Speaker", "Templates", "copy", "folder_texts", "task_text", "template"]
 
-_MARK = "\u2063answer\u2063"  # stands for an answer while a chat template is rendered
 _NONE = "none"  # what {sketches} says before the first
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -150,8 +150,8 @@ class Speaker:
         if self.form == "lab":
             return (*sketch.ids, *self._closing(sketch.finish))
         if sketch.ids[-1] in self.stop_ids:
-            return (*sketch.ids[:-1], *self.encode("\n"))
-        return sketch.ids if sketch.finish == "stop" else (*sketch.ids, *self.encode("\n"))
+            return (*sketch.ids[:-1], *self._further("\n"))
+        return sketch.ids if sketch.finish == "stop" else (*sketch.ids, *self._further("\n"))
 
     def _listed(self, sketches: Sequence[str]) -> str:
         flat = [self._flat(sketch) for sketch in sketches]
@@ -162,19 +162,25 @@ class Speaker:
     def _list_item(self, number: int, first: bool = False) -> tuple[int, ...]:
         if self.form == "lab" and first:
             return ()
-        return self.encode(self.templates.filled("sketch_next", {"number": str(number)}))
+        text = self.templates.filled("sketch_next", {"number": str(number)})
+        return self.encode(text) if self.form == "lab" else self._further(text)
+
+    def _further(self, text: str) -> tuple[int, ...]:
+        """Token ids of text that goes on behind other text: some tokenizers put a blank before all that begins."""
+        letter, both = self.encode("a"), self.encode(f"a{text}")
+        return both[len(letter) :] if both[: len(letter)] == letter else self.encode(text)
 
     def _opening(self, role: str, task: Task, values: Mapping[str, str] = _NOTHING) -> tuple[int, ...]:
         text = self.templates.filled(role, values, task)
         if self.form == "chat":
-            text = self.tokenizer.apply_chat_template(_turns(text), tokenize=False, add_generation_prompt=True)
+            text = chat.opening(self.tokenizer, text)
         return self.encode(text)
 
     def _bridge(self, role: str, values: Mapping[str, str] = _NOTHING) -> tuple[int, ...]:
         text = self.templates.filled(role, values)
         if self.form == "lab":
             return self.encode(text)
-        return self._keep(("bridge", text), lambda: _chat_bridge(self.tokenizer, text))
+        return self._keep(("bridge", text), lambda: chat.bridge(self.tokenizer, text, self.stop_ids))
 
     def _flat(self, sketch: str) -> str:
         return _broken(" ".join(sketch.split()), self._control_tokens + self._markup)
@@ -205,32 +211,8 @@ class Speaker:
         return found
 
 
-def _chat_bridge(tokenizer: Any, user: str) -> tuple[int, ...]:
-    """Token ids of one more user turn and the opening of the answer to it, after the stop token of an answer.
-
-    Raises:
-        InputError: the tokenizer's chat template rewrites earlier turns or ends a turn without the stop token, so that
-            a dialogue cannot be continued at its end.
-    """
-    turns = _turns("task")
-    opened = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    turns += [{"role": "assistant", "content": _MARK}, *_turns(user)]
-    full = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    start = f"{opened}{_MARK}{tokenizer.eos_token}"
-    if not full.startswith(start):
-        raise InputError(
-            "this tokenizer's chat template cannot be continued turn by turn (it rewrites earlier turns, or does not end"
-            f" a turn with its eos token {tokenizer.eos_token!r}); use sampler 'parallel' or another model"
-        )
-    return tuple(tokenizer(full[len(start) :], add_special_tokens=False)["input_ids"])
-
-
 def _broken(text: str, tokens: Sequence[str]) -> str:
     """``text`` with a blank in each of ``tokens`` that it spells out, so that it is read letter by letter."""
     for token in tokens:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
-
-
-def _turns(user: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": user}]

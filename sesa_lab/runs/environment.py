@@ -30,6 +30,7 @@ def facts(seed: int) -> dict[str, Any]:
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch is not None and cuda else None,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # as `accelerate launch` starts them
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         "versions": {name: _version(name) for name in LIBRARIES},
         "git": git(PROJECT),

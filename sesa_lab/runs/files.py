@@ -16,16 +16,6 @@ from sesa_lab.errors import InputError
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str) -> Iterator[None]:
-    """Turns an ``OSError`` of the body (disk full, no permission ...) into one ``InputError`` with path and remedy."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename if isinstance(error.filename, (str, Path)) else path
-        raise InputError(f"cannot write {where}: {error.strerror or error}; {remedy}") from error
-
-
-@contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns an error of Arrow or the system in the body into one ``InputError`` that names ``path``."""
     try:

@@ -16,9 +16,9 @@ METRICS: dict[str, tuple[str, ...]] = {
     "step": (
         "step", "reward", "credited", "success", "valid", "found", "distinct", "duplicates", "redraws", "length",
         "truncated", "turns", "success_guided", "success_direct", "sketch_repeats", "sketch_length", "entropy",
-        "approx_kl", "kl_base", "clip_fraction", "weight_mean", "weight_ess", "zero_variance", "grad_norm", "loss",
-        "tokens_sampled", "tokens_sketches", "tokens_prefilled", "tokens_trained", "tokens_total", "seconds_draw",
-        "seconds_score", "seconds_update", "peak_memory_mb",
+        "approx_kl", "kl_base", "clip_fraction", "weight_mean", "weight_ess", "mismatch_mean", "mismatch_max",
+        "mismatch_ess", "zero_variance", "grad_norm", "loss", "tokens_sampled", "tokens_sketches", "tokens_prefilled",
+        "tokens_trained", "tokens_total", "seconds_draw", "seconds_score", "seconds_update", "peak_memory_mb",
     ),
     "evaluation": (
         "step", "accuracy", "coverage", "coverage_k", "entropy", "valid_mass", "kl_uniform", "tokens_total",
@@ -52,6 +52,7 @@ ROLLOUTS = pa.schema(
         _required("finish", pa.string()),
         _required("drawn_under", pa.string()),
         _required("drawn_logprobs", pa.list_(pa.float64())),
+        _required("engine_logprobs", pa.list_(pa.float64())),
         _required("trained_under", pa.string()),
         _required("old_logprobs", pa.list_(pa.float64())),
         pa.field("weight", pa.float64()),

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sesa_lab.config import Config
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, writing
 from sesa_lab.runs import checkpoint, environment, layout, schema
-from sesa_lab.runs.files import sync, write_atomic, write_json, writing
+from sesa_lab.runs.files import sync, write_atomic, write_json
 
 ROW_GROUP = 2048
 """Rows a parquet row group: a reader of one step reads no more than this beside it."""

@@ -27,7 +27,11 @@ def parallel(
     for g, request in enumerate(requests):
         x = Context("task", request.prompt_ids)
         players += [Player(request.task, x, {"task": x}, streams(g, i)) for i in range(size)]
-    play(session, players, Table(Sampling(config.max_tokens, dialogue.stop_ids, config.temperature), dialogue, world))
+    play(
+        session,
+        players,
+        Table(Sampling(config.max_tokens, dialogue.stop_ids, config.temperature, config.stop_text), dialogue, world),
+    )
     members = [player.candidate(()) for player in players]
     return [
         Group(request.task, tuple(members[g * size : (g + 1) * size])) for g, request in enumerate(requests)

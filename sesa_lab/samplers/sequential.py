@@ -41,7 +41,7 @@ def sequential(
     if direct == config.group_size:
         return groups
     session = engine.start([request.prompt_ids for request in requests])
-    sampling = Sampling(config.max_tokens, dialogue.stop_ids, config.temperature)
+    sampling = Sampling(config.max_tokens, dialogue.stop_ids, config.temperature, config.stop_text)
     histories: list[list[str]] = [[] for _ in requests]
     members: list[list[Candidate]] = [list(group.candidates) for group in groups]
     for index in range(direct, config.group_size):

@@ -123,7 +123,7 @@ def _player(
 
 
 def _table(config: SamplerConfig, dialogue: Dialogue, world: World | None) -> Table:
-    answers = Sampling(config.max_tokens, dialogue.stop_ids, config.temperature)
+    answers = Sampling(config.max_tokens, dialogue.stop_ids, config.temperature, config.stop_text)
     a_turn = Sampling(config.sketch_tokens, dialogue.stop_ids, config.temperature)
     return Table(answers, dialogue, world, a_turn if config.sketch_scope == "turn" else None)
 

@@ -97,6 +97,7 @@ class Batch:
         advantage: (I,).
         off_policy: (I,) bool, drawn under another context than trained under.
         scale: (I,) factor of each of its tokens' terms, so that the loss of the step is a plain sum over tokens.
+        engine: (N,) what the engine said of the tokens where its log-probs are not the trainer's, else as ``drawn``.
     """
 
     rows: Rows
@@ -105,6 +106,7 @@ class Batch:
     advantage: torch.Tensor
     off_policy: torch.Tensor
     scale: torch.Tensor
+    engine: torch.Tensor
 
 
 def make_batch(items: Sequence[Item], scale: torch.Tensor, device: torch.device) -> Batch:
@@ -118,6 +120,7 @@ def make_batch(items: Sequence[Item], scale: torch.Tensor, device: torch.device)
     turns = [(n, item, turn) for n, item in enumerate(items) for turn in item.turns]
     off_policy = [any(item.context(turn) != turn.drawn_under for turn in item.turns) for item in items]
     drawn = [logprob for _, _, turn in turns for logprob in turn.completion.logprobs]
+    engine = [p for _, _, turn in turns for p in turn.completion.engine_logprobs or turn.completion.logprobs]
     return Batch(
         rows=pack([item.context(turn).ids for _, item, turn in turns], [turn.completion.ids for _, _, turn in turns]),
         item=torch.tensor([n for n, _, _ in turns], device=device),
@@ -125,6 +128,7 @@ def make_batch(items: Sequence[Item], scale: torch.Tensor, device: torch.device)
         advantage=torch.tensor([item.advantage for item in items], dtype=torch.float32, device=device),
         off_policy=torch.tensor(off_policy, dtype=torch.bool, device=device),
         scale=scale.to(device),
+        engine=torch.tensor(engine, dtype=torch.float32, device=device),
     )
 
 

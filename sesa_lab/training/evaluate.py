@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sesa_lab import environments, runs
+from sesa_lab import engines, environments, runs
 from sesa_lab.config import Config
 from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
-from sesa_lab.engines import TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
 from sesa_lab.prompts import Speaker, Templates
@@ -134,7 +134,9 @@ def evaluate_samples(
         sampler = dataclasses.replace(sampler, temperature=config.sampler.temperature)
     streams = partial(stream, config.run.seed, "evaluation")
     rows = []
-    for group in answers(TorchEngine(policy), policy, speaker, environment, tasks, sampler, streams):
+    with closing(engines.make(config.engine, policy)) as engine:
+        groups = answers(engine, policy, speaker, environment, range(tasks), sampler, streams)
+    for group in groups:
         scores = verdicts(environment, group)
         with merged(policy.model):
             exact_at = _exact(policy, environment, speaker, group.task, sampler.temperature)

@@ -15,10 +15,11 @@ from sesa_lab.config import Config, SamplerConfig
 from sesa_lab.diversity import pass_at_k
 from sesa_lab.engines import Engine
 from sesa_lab.errors import InputError
-from sesa_lab.policies import Policy, merged
+from sesa_lab.policies import Policy
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request, Streams, draw
 from sesa_lab.seeding import stream
+from sesa_lab.team import ALONE, Team
 from sesa_lab.training import room
 from sesa_lab.training.credit import verdicts
 from sesa_lab.types import Group, Score
@@ -35,13 +36,22 @@ class Judge:
     The environment's options are those of training but for ``split``; one without splits is judged on its own tasks.
     """
 
-    def __init__(self, config: Config, environment: Any, engine: Engine, policy: Policy, speaker: Speaker) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environment: Any,
+        engine: Engine,
+        policy: Policy,
+        speaker: Speaker,
+        team: Team = ALONE,
+    ) -> None:
         """Make the environments that will be asked, before anything is trained.
 
         Raises:
             InputError: a split with fewer tasks than are to be asked: of a file, or of options that leave few.
         """
         self.config, self.engine, self.policy, self.speaker = config, engine, policy, speaker
+        self.team = team
         splits = ("validation", "test") if config.evaluation.test_tasks else ("validation",)
         name = config.environment.name
         self._environments = {split: in_split(name, environment.options, split) for split in splits}
@@ -78,7 +88,9 @@ class Judge:
         counters = self.engine.counters
         before = dataclasses.replace(counters)
         streams = partial(stream, self.config.run.seed, "evaluation", position)
-        groups = answers(self.engine, self.policy, self.speaker, environment, tasks, sampler, streams)
+        own = self.team.share(tasks)
+        groups = answers(self.engine, self.policy, self.speaker, environment, own, sampler, streams) if own else []
+        groups = self.team.gather(groups)
         counters.sampled, counters.prefilled = before.sampled, before.prefilled  # judging costs the run nothing
         return groups
 
@@ -113,7 +125,10 @@ def in_split(name: str, options: Mapping[str, Any], split: str) -> Any:
 
 def direct(config: Config, samples: int) -> SamplerConfig:
     """How a policy is judged: ``samples`` answers i.i.d. given the task alone."""
-    return SamplerConfig(group_size=samples, temperature=_temperature(config), max_tokens=config.sampler.max_tokens)
+    own = config.sampler
+    return SamplerConfig(
+        group_size=samples, temperature=_temperature(config), max_tokens=own.max_tokens, stop_text=own.stop_text
+    )
 
 
 def guided(config: Config, samples: int) -> SamplerConfig:
@@ -127,6 +142,7 @@ def guided(config: Config, samples: int) -> SamplerConfig:
         group_size=samples,
         temperature=_temperature(config),
         max_tokens=config.sampler.max_tokens,
+        stop_text=config.sampler.stop_text,
         expansions=samples // count,
         drafting="sequential",
         drafting_form="list",
@@ -144,11 +160,11 @@ def answers(
     policy: Policy,
     speaker: Speaker,
     environment: Any,
-    tasks: int,
+    tasks: Sequence[int],
     sampler: SamplerConfig,
     streams: Streams,
 ) -> list[Group]:
-    """One group a task, tasks 0 .. ``tasks`` - 1, drawn with the adapter merged into the base.
+    """One group a task, drawn from the weights as they are now.
 
     As many rows side by side as memory allows (``room.rows_at_once``), but for sketches never less than a whole group.
     Where the parts are cut changes results in the last bits at most.
@@ -158,7 +174,7 @@ def answers(
         policy: whose answers.
         speaker: how it is asked.
         environment: where the tasks come from; of several turns: it plays along.
-        tasks: how many.
+        tasks: which ones, one after another.
         sampler: how a group is drawn.
         streams: (task, number within the group) -> a generator of its own.
 
@@ -166,7 +182,7 @@ def answers(
         InputError: the model has too few positions.
     """
     world = environment if environment.turns > 1 else None
-    asked = [environment.task(index) for index in range(tasks)]
+    asked = [environment.task(index) for index in tasks]
     requests = [Request(task, speaker.answer(task)) for task in asked]
     need = room.extent(speaker, environment, sampler, requests)
     room.check(policy, need)
@@ -175,12 +191,12 @@ def answers(
     most = min(rows, sampler.group_size) if sampler.name == "parallel" else sampler.group_size
     cuts = [(first, min(most, sampler.group_size - first)) for first in range(0, sampler.group_size, most)]
     groups: list[Group] = []
-    with merged(policy.model):
-        for start in range(0, tasks, size):
+    with engine.synced():
+        for start in range(0, len(tasks), size):
             drawn = [
                 draw(
                     engine, requests[start : start + size], dataclasses.replace(sampler, group_size=count), speaker,
-                    partial(_shifted, streams, start, first), world,
+                    partial(_shifted, streams, tasks[start], first), world,
                 )
                 for first, count in cuts
             ]  # fmt: skip

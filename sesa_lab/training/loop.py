@@ -6,29 +6,34 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sesa_lab import environments, runs
+from sesa_lab import engines, environments, runs
 from sesa_lab.config import Config
-from sesa_lab.engines import TorchEngine
 from sesa_lab.errors import InputError
-from sesa_lab.policies import load_policy, merged
+from sesa_lab.policies import load_policy, shard
 from sesa_lab.prompts import Speaker, Templates
 from sesa_lab.runs import RunWriter
 from sesa_lab.samplers import Request, draw
 from sesa_lab.samplers.sequential import check_world
 from sesa_lab.seeding import stream
+from sesa_lab.team import ALONE, Team
 from sesa_lab.training import room
 from sesa_lab.training.credit import advantages, credited, sketch_advantages, sketch_rewards, transfers, verdicts
 from sesa_lab.training.evaluate import exact, recorded_prompts
 from sesa_lab.training.held_out import Judge, guided
 from sesa_lab.training.measure import step_measures
+from sesa_lab.training.mismatch import mismatch_measures, recomputed
 from sesa_lab.training.table import rollout_rows, sketch_rows
+from sesa_lab.training.trackers import Trackers
+from sesa_lab.training.trackers import names as tracker_names
 from sesa_lab.training.update import Report, update
 from sesa_lab.types import Group, Scored
 
@@ -39,36 +44,65 @@ Progress = Callable[[int, dict[str, Any]], None]
 class Trainer:
     """One run's moving parts: environment, policy, engine, optimiser, and what it has found so far."""
 
-    def __init__(self, config: Config, checkpoint: Path | None = None, recorded: Templates | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: Path | None = None,
+        recorded: Templates | None = None,
+        team: Team = ALONE,
+    ) -> None:
         """Make everything a step needs.
 
         Args:
             config: all settings.
             checkpoint: continue from here: adapter, optimiser and counters as they were.
             recorded: the prompts that the run began with; None: those that ``config`` names, as they are now.
+            team: the processes that train together, this one among them.
 
         Raises:
             InputError: environment, policy or settings that cannot be used.
         """
         torch.set_num_threads(config.run.threads)
-        self.config = config
+        team.check(config.run.groups)
+        tracker_names(config.run.trackers)  # refused before anything is read
+        self.config, self.team = config, team
         self.environment = environments.make(config.environment.name, **config.environment.options)
         self._check_environment()
         chosen = config.policy if checkpoint is None else config.changed(policy={"adapter": str(checkpoint)}).policy
         self.policy = load_policy(chosen, config.environment.name, self.environment.options, config.run.seed)
-        self.engine = TorchEngine(self.policy)
         parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(parameters, lr=config.update.learning_rate)
         name, texts = config.environment.name, config.policy.prompts
         self.speaker = Speaker(self.policy.tokenizer, self.policy.form, name, self.policy.stop_ids, texts, recorded)
         self.world = self.environment if self.environment.turns > 1 else None
         self._check_prompts()
-        self.judge_of = Judge(config, self.environment, self.engine, self.policy, self.speaker)
+        if team.sharded:
+            if config.engine.name != "server":
+                raise InputError(
+                    f"engine.name = {config.engine.name!r} with --use_fsdp: no process has the whole model to draw from; start"
+                    " a server (`sesa-lab serve`) and use engine 'server'"
+                )
+            shard(self.policy, team.size)
+        if team.size > 1 and config.engine.name == "vllm":
+            raise InputError(
+                f"engine.name = 'vllm' in each of {team.size} processes: vLLM in a process is alone in it; start one server"
+                " (`sesa-lab serve`, which vLLM's own tensor- and data-parallel options scale) and use engine 'server', or 'torch'"
+            )
+        self.engine = engines.make(config.engine, self.policy, team)
+        try:
+            self.judge_of = Judge(config, self.environment, self.engine, self.policy, self.speaker, team)
+        except BaseException:
+            self.close()
+            raise
         self.found: dict[str, list[str]] = {}  # task -> successful strategies since the run began
         self.tokens_total = 0
         self.seconds_total = 0.0
         if checkpoint is not None:
             self._restore(checkpoint)
+
+    def close(self) -> None:
+        """Gives back what the engine holds."""
+        self.engine.close()
 
     def _check_environment(self) -> None:
         """Raises ``InputError`` where the environment is not one to train on, or not with these settings."""
@@ -106,9 +140,12 @@ class Trainer:
         clock.append(time.perf_counter())
         scored = [self.judge(group) for group in groups]
         clock.append(time.perf_counter())
+        if self.engine.foreign:
+            scored = recomputed(self.policy, self.config, scored, self.team)
+        scored = self.team.gather(scored)
         report = self.learn(scored, number)
         clock.append(time.perf_counter())
-        metrics = step_measures(scored, report) | self._counts(scored)
+        metrics = step_measures(scored, report) | mismatch_measures(scored) | self._counts(scored)
         spent = np.diff(clock).round(4).tolist()
         metrics |= dict(zip(("seconds_draw", "seconds_score", "seconds_update"), spent, strict=True))
         self.seconds_total += sum(spent)
@@ -117,13 +154,13 @@ class Trainer:
         return metrics, {"rollouts": rows, "sketches": sketch_rows(number, scored)}
 
     def draw(self, number: int) -> list[Group]:
-        """This step's groups, drawn with the adapter merged into the base."""
-        run = self.config.run
-        requests = [self.request((number - 1) * run.groups + g) for g in range(run.groups)]
-        with merged(self.policy.model):
+        """This process's share of the step's groups, drawn from the weights as they are now."""
+        run, own = self.config.run, self.team.share(self.config.run.groups)
+        requests = [self.request((number - 1) * run.groups + g) for g in own]
+        with self.engine.synced():
             return draw(
                 self.engine, requests, self.config.sampler, self.speaker,
-                lambda g, i: stream(run.seed, "sampling", number, g, i), self.world,
+                lambda g, i: stream(run.seed, "sampling", number, own[g], i), self.world,
             )  # fmt: skip
 
     def request(self, index: int) -> Request:
@@ -147,8 +184,8 @@ class Trainer:
         return found
 
     def learn(self, scored: list[Scored], number: int) -> Report:
-        """Update the adapter on all candidates, and sketches, of the step."""
-        return update(self.policy, self.optimiser, self.config, scored, number)
+        """Update the adapter on all candidates, and sketches, of the step, those of the other processes too."""
+        return update(self.policy, self.optimiser, self.config, scored, number, self.team)
 
     def evaluate(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Measures of the policy as it is now, and what they were worked out from, one row a task and strategy.
@@ -186,7 +223,8 @@ class Trainer:
             known = self.found.setdefault(json.dumps(s.group.task.data, sort_keys=True), [])
             known += sorted({v.strategy for v in s.scores if v.success and v.strategy is not None} - set(known))
         counters = self.engine.counters
-        sampled, prefilled = counters.sampled, counters.prefilled
+        spent = self.team.sum_counts({"sampled": counters.sampled, "prefilled": counters.prefilled})
+        sampled, prefilled = spent["sampled"], spent["prefilled"]
         counters.sampled = counters.prefilled = 0
         self.tokens_total += sampled
         return {
@@ -200,12 +238,16 @@ class Trainer:
 def train(config: Config, out: Path | str, progress: Progress | None = None) -> Path:
     """Train from the start into a new run folder ``out``; returns it.
 
+    Of several processes, which ``accelerate launch`` starts, the first one writes the folder and reports progress.
+
     Raises:
         InputError: bad settings, or ``out`` exists and is not empty.
     """
-    trainer = Trainer(config)  # before the folder exists: a run that cannot start leaves nothing behind
-    with RunWriter.create(Path(out), config, trainer.speaker.templates.texts) as writer:
-        _run(trainer, writer, 0, progress)
+    team = Team.join(config.policy.device)
+    with closing(Trainer(config, team=team)) as trainer:  # first: a run that cannot start leaves nothing behind
+        texts = trainer.speaker.templates.texts
+        with RunWriter.create(Path(out), config, texts) if team.main else nullcontext() as writer:
+            _run(trainer, writer, None, progress)
     return Path(out)
 
 
@@ -218,38 +260,69 @@ def resume(out: Path | str, progress: Progress | None = None) -> Path:
     Raises:
         InputError: not a run folder, a damaged checkpoint, or another process is writing to it.
     """
-    recorded = recorded_prompts(runs.load(Path(out)))  # before the folder is touched
-    with RunWriter.resume(Path(out)) as writer:
-        _run(Trainer(writer.config, writer.checkpoint, recorded), writer, writer.step, progress)
+    stored = runs.load(Path(out))
+    recorded = recorded_prompts(stored)  # before the folder is touched
+    team = Team.join(stored.config.policy.device)
+    with RunWriter.resume(Path(out)) if team.main else nullcontext() as writer:
+        team.wait()  # what lies beyond the last checkpoint is cut away now
+        committed = runs.load(Path(out)).checkpoints
+        done, folder = committed[-1] if committed else (None, None)
+        with closing(Trainer(stored.config, folder, recorded, team)) as trainer:
+            _run(trainer, writer, done, progress)
     return Path(out)
 
 
-def _run(trainer: Trainer, writer: RunWriter, done: int, progress: Progress | None) -> None:
+def _run(trainer: Trainer, writer: RunWriter | None, done: int | None, progress: Progress | None) -> None:
+    """The steps after ``done`` (None: nothing is committed yet); without a writer, taken with the process that has it."""
+    if writer is None:
+        _take_steps(trainer, None, done, progress)
+        return
+    settings = trainer.config.to_dict()
+    with Trackers(trainer.config.run.trackers, writer.path, settings, done) as trackers:
+        _take_steps(trainer, _Records(writer, trackers), done, progress)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Where the run is written: its folder, and the trackers, which are told every line of its metrics."""
+
+    writer: RunWriter
+    trackers: Trackers
+
+    def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        self.writer.log(kind, step, values)
+        self.trackers.log(kind, step, values)
+
+
+def _take_steps(trainer: Trainer, records: _Records | None, done: int | None, progress: Progress | None) -> None:
     run = trainer.config.run
-    if writer.checkpoint is None:
-        _evaluate(trainer, writer, 0)
-        writer.commit(0, trainer.save)
-    for number in range(done + 1, run.steps + 1):
+    if done is None:
+        _evaluate(trainer, records, 0)
+        if records is not None:
+            records.writer.commit(0, trainer.save)
+    for number in range((done or 0) + 1, run.steps + 1):
         metrics, tables = trainer.step(number)
-        writer.log("step", number, metrics)
-        writer.add_rollouts(tables["rollouts"])
-        writer.add_sketches(tables["sketches"])
+        if records is not None:
+            records.log("step", number, metrics)
+            records.writer.add_rollouts(tables["rollouts"])
+            records.writer.add_sketches(tables["sketches"])
         last = number == run.steps
         if last or number % run.evaluate_every == 0:
-            metrics = metrics | _evaluate(trainer, writer, number)
-        if last or number % run.checkpoint_every == 0:
-            writer.commit(number, trainer.save)
-        if progress is not None:
+            metrics = metrics | _evaluate(trainer, records, number)
+        if records is not None and (last or number % run.checkpoint_every == 0):
+            records.writer.commit(number, trainer.save)
+        if records is not None and progress is not None:
             progress(number, metrics)
 
 
-def _evaluate(trainer: Trainer, writer: RunWriter, number: int) -> dict[str, Any]:
+def _evaluate(trainer: Trainer, records: _Records | None, number: int) -> dict[str, Any]:
     measures, rows = trainer.evaluate(number)
-    writer.log("evaluation", number, measures)
-    writer.add_evaluation(rows)
-    if number == trainer.config.run.steps:
-        for found in trainer.test():
-            writer.log("test", number, found)
+    tests = trainer.test() if number == trainer.config.run.steps else []
+    if records is not None:
+        records.log("evaluation", number, measures)
+        records.writer.add_evaluation(rows)
+        for found in tests:
+            records.log("test", number, found)
     return measures
 
 

@@ -117,6 +117,23 @@ def policy_terms(
     return terms, clipped
 
 
+def mismatch_weights(config: UpdateConfig, drawn: torch.Tensor, engine: torch.Tensor) -> torch.Tensor:
+    """(N,) factor on each token's policy term for an engine whose log-probs are not the trainer's.
+
+    Token-level truncated importance sampling (Yao et al., "Your efficient RL framework secretly brings you off-policy RL
+    training", 2025): min(c, q / q_engine), q the trainer's and q_engine the engine's probability of the token, both under the
+    drawing context, of the policy when drawn.
+
+    Args:
+        config: ``mismatch`` and ``mismatch_truncation`` (c) are used.
+        drawn: (N,) log q.
+        engine: (N,) log q_engine.
+    """
+    if config.mismatch == "none":
+        return torch.ones_like(drawn)
+    return (drawn - engine).exp().clamp(max=config.mismatch_truncation)
+
+
 def kl_terms(now: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch.Tensor:
     """(N,) per-token estimates of KL(policy || reference), nats, for tokens drawn from the policy.
 

@@ -51,6 +51,7 @@ def _words(candidate: Candidate) -> dict[str, Any]:
         "completion": "\n".join(completion.text for completion in said),
         "token_ids": [i for completion in said for i in completion.ids],
         "drawn_logprobs": [value for completion in said for value in completion.logprobs],
+        "engine_logprobs": [value for completion in said for value in completion.engine_logprobs],
         "turns": [completion.text for completion in said],
         "turn_tokens": [len(completion.ids) for completion in said],
         "turn_rewards": list(candidate.episode.rewards) if candidate.episode is not None else [],

@@ -11,8 +11,10 @@ import torch
 from sesa_lab.config import Config, UpdateConfig
 from sesa_lab.policies import Policy, Rows, token_logprobs
 from sesa_lab.seeding import stream
+from sesa_lab.team import ALONE, Team
 from sesa_lab.training import losses
 from sesa_lab.training.batch import Batch, Item, items_of, make_batch, token_scale
+from sesa_lab.training.lockstep import in_step
 from sesa_lab.types import Scored
 
 
@@ -54,16 +56,24 @@ class Report:
 
 
 def update(
-    policy: Policy, optimiser: torch.optim.Optimizer, config: Config, scored: Sequence[Scored], step: int
+    policy: Policy,
+    optimiser: torch.optim.Optimizer,
+    config: Config,
+    scored: Sequence[Scored],
+    step: int,
+    team: Team = ALONE,
 ) -> Report:
     """``epochs`` passes of ``minibatches`` optimiser steps over one rollout.
+
+    Each process of a team differentiates the items of its own groups; scales, minibatches and the report are of all.
 
     Args:
         policy: its adapter is changed in place.
         optimiser: over the adapter's weights.
         config: ``update``, ``sampler`` (temperature, token limits) and ``run.seed`` are used.
-        scored: the step's groups with their advantages.
+        scored: all groups of the step with their advantages.
         step: the training step; fixes the order of minibatches.
+        team: the processes that take this step together.
     """
     rule = config.update
     candidates = [c for s in scored for c in s.group.candidates]
@@ -79,26 +89,55 @@ def update(
     report = Report([[] for _ in candidates], [1.0] * len(candidates), [1.0] * len(candidates))
     several = rule.epochs * rule.minibatches > 1
     in_turns = any(len(item.turns) > 1 for item in items)  # they may lie in different rows, weights need them all
-    old, counts = _first_look(policy, config, items, report) if several or in_turns else (None, [True] * len(items))
+    mine = _shared_out(items, scored, team)
+    old: dict[int, torch.Tensor] = {}
+    counts = [True] * len(items)
+    if several or in_turns:
+        old, counts = _first_look(policy, config, items, mine, report, team)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     mean_sketches = sum(item.is_sketch for item in items) / rule.minibatches
     norms = []
     for epoch in range(rule.epochs):
         for members in _minibatches(config, items, step, epoch):
             optimiser.zero_grad(set_to_none=True)
-            trained = [i for i in members if counts[i]]
+            trained = [i for i in members if mine[i] and counts[i]]
             if trained:
                 scale = token_scale(config, [items[i] for i in members], mean_sketches)
-                kept_scale = scale[torch.tensor([counts[i] for i in members])]
+                kept_scale = scale[torch.tensor([mine[i] and counts[i] for i in members])]
                 own = [items[i] for i in trained]
-                kept = None if old is None else torch.cat([old[i] for i in trained])
-                accumulate(policy, config, make_batch(own, kept_scale, policy.device), kept, report, own)
+                kept = torch.cat([old[i] for i in trained]) if old else None
+                accumulate(policy, config, make_batch(own, kept_scale, policy.device), kept, report, own, team)
             else:  # the optimiser goes on by its momentum, as after a gradient of zero
                 for parameter in parameters:
                     parameter.grad = torch.zeros_like(parameter)
+                with in_step(policy, config, team, 0, learning=True):
+                    pass
+            team.sum_gradients(parameters)
             norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, rule.max_grad_norm)))
             optimiser.step()
-    return _finish(report, norms)
+    return _finish(_of_all(report, team), norms)
+
+
+def _shared_out(items: Sequence[Item], scored: Sequence[Scored], team: Team) -> list[bool]:
+    """Which items this process differentiates: those of its groups."""
+    own = set(team.share(len(scored)))
+    candidates = [g in own for g, s in enumerate(scored) for _ in s.group.candidates]
+    sketches = [g in own for g, s in enumerate(scored) for _ in s.group.sketches]
+    return [(sketches if item.is_sketch else candidates)[item.member] for item in items]
+
+
+def _of_all(report: Report, team: Team) -> Report:
+    """What all processes saw, put together."""
+    if team.size == 1:
+        return report
+    own = [n for n, old in enumerate(report.old) if old]
+    seen = [(n, report.old[n], report.importance[n], report.ratio[n]) for n in own]
+    for n, old, importance, ratio in team.gather(seen):
+        report.old[n], report.importance[n], report.ratio[n] = old, importance, ratio
+    whole = team.sum_counts({"loss": report.loss, "tokens_trained": report.tokens_trained})
+    report.loss, report.tokens_trained = whole["loss"], whole["tokens_trained"]
+    report.sums = team.sum_counts(report.sums)
+    return report
 
 
 def _minibatches(config: Config, items: Sequence[Item], step: int, epoch: int) -> list[list[int]]:
@@ -125,6 +164,7 @@ def accumulate(
     old: torch.Tensor | None,
     report: Report,
     items: Sequence[Item],
+    team: Team = ALONE,
 ) -> None:
     """Add the gradient of one optimiser step, micro-batch by micro-batch; the sum is the gradient of the whole.
 
@@ -136,34 +176,38 @@ def accumulate(
             the present ones, detached. No turn of an item may then need another's log-probs.
         report: counts are added to it.
         items: those of the batch.
+        team: the processes that do this at once.
     """
     rule = config.update
     whole = None if old is None else _weights(rule, batch, old, torch.arange(len(old), device=old.device))
     if whole is not None and old is not None and not report.looked:
         _record(report, items, batch.item[batch.rows.sequence.to(old.device)], old, whole)
-    for rows, index in batch.rows.split(rule.micro_batch):
-        now, entropy = token_logprobs(policy, rows, config.sampler.temperature)
-        index = index.to(now.device)
-        item = batch.item[rows.sequence.to(now.device)]
-        before = now.detach() if old is None else old[index]
-        weights = _weights(rule, batch, before, index) if whole is None else whole
-        terms, clipped = losses.policy_terms(rule, now, before, batch.drawn[index], weights, item)
-        terms = terms - rule.entropy_coef * entropy
-        if rule.kl_coef > 0:
-            kl = losses.kl_terms(now, _reference(policy, rows, config), rule.kl_estimator)
-            terms = terms + rule.kl_coef * kl
-            report.add("kl_base", float(kl.detach().sum()))
-        loss = (terms * batch.scale[item]).sum()
-        loss.backward()
-        report.loss += float(loss.detach())
-        if whole is None:
-            _record(report, items, item, before, weights)
-        if not report.looked:
-            report.add_entropy(items, item, entropy.detach())
-        change = now.detach() - before  # tokens are the old policy's, so this is k3 of KL(old || now)
-        report.add("approx_kl", float((change.exp() - 1 - change).sum()))
-        report.add("clipped", float(clipped.sum()))
-        report.add("tokens", len(now))
+    passes = batch.rows.split(rule.micro_batch)
+    with in_step(policy, config, team, len(passes), learning=True):
+        for rows, index in passes:
+            now, entropy = token_logprobs(policy, rows, config.sampler.temperature)
+            index = index.to(now.device)
+            item = batch.item[rows.sequence.to(now.device)]
+            before = now.detach() if old is None else old[index]
+            weights = _weights(rule, batch, before, index) if whole is None else whole
+            terms, clipped = losses.policy_terms(rule, now, before, batch.drawn[index], weights, item)
+            terms = terms * losses.mismatch_weights(rule, batch.drawn[index], batch.engine[index])
+            terms = terms - rule.entropy_coef * entropy
+            if rule.kl_coef > 0:
+                kl = losses.kl_terms(now, _reference(policy, rows, config), rule.kl_estimator)
+                terms = terms + rule.kl_coef * kl
+                report.add("kl_base", float(kl.detach().sum()))
+            loss = (terms * batch.scale[item]).sum()
+            loss.backward()
+            report.loss += float(loss.detach())
+            if whole is None:
+                _record(report, items, item, before, weights)
+            if not report.looked:
+                report.add_entropy(items, item, entropy.detach())
+            change = now.detach() - before  # tokens are the old policy's, so this is k3 of KL(old || now)
+            report.add("approx_kl", float((change.exp() - 1 - change).sum()))
+            report.add("clipped", float(clipped.sum()))
+            report.add("tokens", len(now))
     report.tokens_trained += batch.rows.tokens
 
 
@@ -175,29 +219,39 @@ def _weights(rule: UpdateConfig, batch: Batch, old: torch.Tensor, index: torch.T
 
 @torch.no_grad()
 def _first_look(
-    policy: Policy, config: Config, items: Sequence[Item], report: Report
-) -> tuple[list[torch.Tensor], list[bool]]:
-    """Log-probs of each item's tokens under its training context, policy as it is now, and whether the item can have a gradient.
+    policy: Policy, config: Config, items: Sequence[Item], mine: Sequence[bool], report: Report, team: Team
+) -> tuple[dict[int, torch.Tensor], list[bool]]:
+    """What is known before the first pass of the items of ``mine``: log-probs, and whether each can have a gradient.
 
-    An item without weight, of advantage 0 or dropped by the correction, has none unless a KL penalty or an entropy bonus
-    acts on every token. Such items are left out of the passes that follow.
+    Log-probs are of an item's tokens under its training context, policy as it is now, by the item's number. An item without
+    weight, of advantage 0 or dropped by the correction, has no gradient unless a KL penalty or an entropy bonus acts on every
+    token. Such items are left out of the passes that follow.
     """
     rule = config.update
-    batch = make_batch(items, token_scale(config, items), policy.device)
+    report.looked = True
+    counts = [False] * len(items)
+    numbers = [n for n in range(len(items)) if mine[n]]
+    own = [items[n] for n in numbers]
+    if not own:
+        with in_step(policy, config, team, 0):
+            return {}, counts
+    batch = make_batch(own, token_scale(config, own), policy.device)
     old = torch.empty_like(batch.drawn)
     item = batch.item[batch.rows.sequence.to(old.device)]
-    for rows, index in batch.rows.split(rule.micro_batch):
-        logprobs, entropy = token_logprobs(policy, rows, config.sampler.temperature)
-        index = index.to(old.device)
-        old[index] = logprobs
-        report.add_entropy(items, item[index], entropy)
+    passes = batch.rows.split(rule.micro_batch)
+    with in_step(policy, config, team, len(passes)):
+        for rows, index in passes:
+            logprobs, entropy = token_logprobs(policy, rows, config.sampler.temperature)
+            index = index.to(old.device)
+            old[index] = logprobs
+            report.add_entropy(own, item[index], entropy)
     weights = _weights(rule, batch, old, torch.arange(len(old), device=old.device))
-    _record(report, items, item, old, weights)
-    report.looked = True
-    lengths = [sum(len(turn.completion.ids) for turn in i.turns) for i in items]
+    _record(report, own, item, old, weights)
+    lengths = [sum(len(turn.completion.ids) for turn in i.turns) for i in own]
     everywhere = rule.kl_coef > 0 or rule.entropy_coef > 0
-    counts = [everywhere or bool(weight) for weight in (weights.advantage * weights.importance).tolist()]
-    return list(old.split(lengths)), counts
+    for n, weight in zip(numbers, (weights.advantage * weights.importance).tolist(), strict=True):
+        counts[n] = everywhere or bool(weight)
+    return dict(zip(numbers, old.split(lengths), strict=True)), counts
 
 
 @torch.no_grad()

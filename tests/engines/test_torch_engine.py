@@ -15,6 +15,7 @@ from tiny_models import STOP, reference_logprobs
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
 
 from sesa_lab.engines import Sampling, TorchEngine
+from sesa_lab.engines.tokens import completes
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, merged
 from sesa_lab.types import Completion
@@ -419,3 +420,26 @@ def test_lengths_of_all_combinations_agree(engine: TorchEngine) -> None:
         pair = [tuple(range(10, 10 + n)) for n in (left, right)]
         for n, completion in zip((left, right), engine.start(pair).sample(SAMPLING, streams(left, right)), strict=True):
             same(alone[n], completion)
+
+
+def test_a_text_ends_an_answer_and_is_kept(plain: Policy) -> None:
+    """The text lies across two tokens; what follows it is not drawn."""
+    free = TorchEngine(plain).start([(9,)]).fork([0] * 64).sample(Sampling(40, (STOP,)), streams(*range(64)))
+    text = next(c.text[at : at + 2] for c in free for at in range(3, len(c.text) - 9) if c.text[at : at + 2].isascii())
+    drawn = TorchEngine(plain).start([(9,)]).fork([0] * 64)
+    found = drawn.sample(Sampling(40, (STOP,), stop_text=text), streams(*range(64)))
+    for completion, whole in zip(found, free, strict=True):
+        assert whole.ids[: len(completion.ids)] == completion.ids  # the same draws, cut where the text is complete
+        assert text not in plain.tokenizer.decode(completion.ids[:-1], skip_special_tokens=True)
+        assert completion.text == plain.tokenizer.decode(completion.ids, skip_special_tokens=True)
+        assert (completion.finish == "text") is (text in completion.text)
+    assert any(completion.finish == "text" for completion in found)
+    assert any(completion.finish != "text" for completion in found)
+
+
+@pytest.mark.parametrize(
+    ("ids", "text", "expected"),
+    [("ab</", "</", True), ("ab<", "</", False), ("</ab", "</", False), ("ab", "", False), ("é", "é", True)],
+)
+def test_when_a_text_is_complete(plain: Policy, ids: str, text: str, expected: bool) -> None:
+    assert completes(plain.tokenizer, plain.tokenizer(ids)["input_ids"], text) is expected

@@ -63,6 +63,7 @@ def rollouts(step: int) -> list[dict[str, Any]]:
                 "finish": "stop" if row else "length",
                 "drawn_under": "history" if row % 3 else "task",
                 "drawn_logprobs": logprobs,
+                "engine_logprobs": [],
                 "trained_under": "task",
                 "old_logprobs": [value * 1.1 for value in logprobs],
                 "weight": 0.1 + row,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class FakeEngine:
         samplings: how, for every call of sample.
     """
 
+    foreign = False
+
     def __init__(self, cut: Sequence[int] = ()) -> None:
         self.counters = Counters()
         self.cut = set(cut)  # numbers of the draws that the token limit cuts, counted over all rows
@@ -32,6 +35,11 @@ class FakeEngine:
         self.batches: list[list[int]] = []
         self.started: list[list[tuple[int, ...]]] = []
         self.samplings: list[Sampling] = []
+
+    def synced(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def close(self) -> None: ...
 
     def start(self, contexts: Sequence[Sequence[int]]) -> FakeSession:
         assert all(contexts), "an engine has nothing to predict from in an empty context"

@@ -180,6 +180,7 @@ def package_loss(
         off_policy=torch.tensor(p.off_policy),
         item=torch.arange(4),
         scale=token_scale(config, items).double(),
+        engine=flat(p.drawn),
     )
     report = Report([[] for _ in p.ids], [1.0] * 4, [1.0] * 4)
     policy: Any = Table(logits, p.reference, [len(c) for c in p.contexts])

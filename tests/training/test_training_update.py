@@ -426,6 +426,7 @@ def test_rows_of_the_rollout_table() -> None:
         "finish": "stop",
         "drawn_under": "history",
         "drawn_logprobs": [-0.5, -0.5],
+        "engine_logprobs": [],
         "trained_under": "task",
         "old_logprobs": [-1.0, -1.0],
         "weight": 1.0,
@@ -504,7 +505,7 @@ def test_rows_of_several_turns_and_of_sketches() -> None:
     assert [(row["sketch"], row["sketches"]) for row in rows] == [(None, []), ("one", [0]), (" One", [1])]
     first = {
         "completion": "a\x01\nbc\x01", "token_ids": [97, 1, 98, 99, 1], "turns": ["a\x01", "bc\x01"], "turn_tokens": [2, 3],
-        "turn_rewards": [0.0, 1.0], "episode_seed": 5, "finish": "stop", "drawn_logprobs": [-0.25] * 5,
+        "turn_rewards": [0.0, 1.0], "episode_seed": 5, "finish": "stop", "drawn_logprobs": [-0.25] * 5, "engine_logprobs": [],
         "old_logprobs": [-1.0] * 5, "reward": 1.0, "sampled_tokens": 5,
     }  # fmt: skip
     assert {name: rows[0][name] for name in first} == first
