@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from sesa_lab import environments, prompts, serving
+from sesa_lab import cli_models, environments, prompts, serving
 from sesa_lab.config import SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
 from sesa_lab.errors import InputError, NotebookError, suggest
 from sesa_lab.presets import PRESETS
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _resume(commands)
     _evaluate(commands)
     serving.add_arguments(_command(commands, "serve", serving.TEXT, serving.run))
+    cli_models.add(commands)
     _report(commands)
     _experiment(commands)
     _demo(commands)

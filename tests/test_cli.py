@@ -262,12 +262,14 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     "clip_high": {"update": {"epochs": 2}},
     "kl_estimator": {"update": {"kl_coef": 0.5}},
     "test_guided": {"evaluation": {"test_tasks": 3}},
-    **dict.fromkeys(
-        ["server_url", "adapter_folder", "patience", "connections", "mismatch"], {"engine": {"name": "server"}}
-    ),
-    **dict.fromkeys(
-        ["max_context", "cache_mb", "memory_share", "prefix_caching", "tensor_parallel"], {"engine": {"name": "vllm"}}
-    ),
+    **{
+        key: {"engine": {"name": "server"}}
+        for key in ("server_url", "adapter_folder", "patience", "connections", "mismatch")
+    },
+    **{
+        key: {"engine": {"name": "vllm"}}
+        for key in ("max_context", "cache_mb", "memory_share", "prefix_caching", "tensor_parallel")
+    },
     "mismatch_truncation": {"engine": {"name": "vllm"}, "update": {"mismatch": "truncated_is"}},
 }
 """What a setting needs beside it to make sense; others: a sequential sampler."""

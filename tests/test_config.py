@@ -183,7 +183,8 @@ def test_a_preset_gives_way_in_other_settings_too() -> None:
 def test_unknown_names_get_a_suggestion() -> None:
     refused(r"unknown preset 'papr'; did you mean 'paper'\? known: lab, paper", "papr")
     refused(
-        r"unknown config section 'samplr'; did you mean 'sampler'\? known: engine, environment, evaluation, policy", samplr={}
+        r"unknown config section 'samplr'; did you mean 'sampler'\? known: engine, environment, evaluation, policy",
+        samplr={},
     )
     refused(
         r"unknown option sampler\.group_sise; did you mean 'group_size'\? known: .*temperature",

@@ -27,7 +27,7 @@ def make(config: EngineConfig, policy: Policy, team: Team = ALONE) -> Engine:
     if config.name == "server":
         from sesa_lab.engines.server_engine import ServerEngine
 
-        engine: Engine = ServerEngine(policy, config)
+        engine: Engine = ServerEngine(policy, config, team)
         return engine
     return TorchEngine(policy)
 

@@ -22,9 +22,10 @@ from sesa_lab.config import EngineConfig
 from sesa_lab.engines.client import ANSWER, KEY, Away, Client, Refused, passing
 from sesa_lab.engines.protocol import Counters, Sampling
 from sesa_lab.engines.tokens import Drawn, TokenSession
-from sesa_lab.engines.versions import Version, Versions, probe
+from sesa_lab.engines.versions import Probed, Version, Versions, check_same, probe
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy
+from sesa_lab.team import ALONE, Team
 
 FAREWELL = 2.0  # seconds that closing waits for a server to drop the adapter
 
@@ -34,13 +35,18 @@ class ServerEngine:
 
     foreign = True
 
-    def __init__(self, policy: Policy, config: EngineConfig) -> None:
+    def __init__(self, policy: Policy, config: EngineConfig, team: Team = ALONE) -> None:
         """Find the server; one that is still starting is waited for.
+
+        Args:
+            policy: whose adapter is handed over.
+            config: where the server is.
+            team: the processes that draw from it together; the first one hands the adapter over for all.
 
         Raises:
             InputError: no server there, or none of vLLM's; or the adapter's folder cannot be written to.
         """
-        self.policy, self.config = policy, config
+        self.policy, self.config, self.team = policy, config, team
         self.tokenizer = policy.tokenizer
         self.counters = Counters()
         self._loaded: Version | None = None
@@ -57,7 +63,7 @@ class ServerEngine:
         self._versions: Versions | None = None
         try:
             self.longest = self._room()
-            self._versions = Versions(policy, config.adapter_folder)
+            self._versions = Versions(policy, config.adapter_folder) if team.main else None
         except BaseException:
             self.close()
             raise
@@ -65,15 +71,21 @@ class ServerEngine:
     @contextmanager
     def synced(self) -> Iterator[None]:
         """Load the adapter into the server if it has changed since, and see that it arrived."""
-        assert self._versions is not None
-        version = self._versions.current()
-        if self._loaded != version:
-            self._publish(version, threading.Event())
-            before, self._loaded = self._loaded, version
+        self._loaded, probed = self.team.tell(self._handed_over() if self.team.main else (self._loaded, None))
+        if probed is not None and self.team.sharded:  # else it has been looked at: here all must compute it together
+            check_same(self.policy, probed, self._where)
+        yield
+
+    def _handed_over(self) -> tuple[Version, Probed | None]:
+        """The version of the adapter as it is now, and what was drawn from it where it is a new one."""
+        assert self._versions is not None, "the engine is closed"
+        version, before, probed = self._versions.current(), self._loaded, None
+        if before != version:
+            probed = self._publish(version, threading.Event())
             if before is not None:
                 self._unload(before)
                 self._versions.drop(before)
-        yield
+        return version, probed
 
     def start(self, contexts: Sequence[Sequence[int]]) -> TokenSession:
         if not contexts or any(len(context) == 0 for context in contexts):
@@ -110,11 +122,11 @@ class ServerEngine:
         return [drawn for drawn, _ in found]
 
     def close(self) -> None:
-        if self._loaded is not None:
+        if self._loaded is not None and self.team.main:
             with contextlib.suppress(Away, Refused):  # a server that is gone holds nothing
                 name = {"lora_name": self._loaded.name}
                 self._client.once("POST", "/v1/unload_lora_adapter", name, seconds=FAREWELL)
-            self._loaded = None
+        self._loaded = None
         self._client.close()
         if self._versions is not None:
             self._versions.close()
@@ -187,8 +199,8 @@ class ServerEngine:
 
     # --- the adapter --------------------------------------------------------------------------------------------------
 
-    def _publish(self, version: Version, stop: threading.Event) -> None:
-        """The server has the version, and draws from it."""
+    def _publish(self, version: Version, stop: threading.Event) -> Probed:
+        """The server has the version, and draws from it; returns what."""
 
         def draw(context: list[int], sampling: Sampling, seed: int) -> Drawn:
             return self._row(version, context, sampling, seed, stop, mend=False)[0]
@@ -196,13 +208,16 @@ class ServerEngine:
         for attempt in range(2):
             self._load(version, stop)
             try:
-                probe(self.policy, version, draw, self.longest, self._where)
+                probed = probe(self.policy, version, draw, self.longest)
                 break
             except Refused as refused:
                 if attempt or not _forgotten(refused):
                     raise self._refusal(refused, "a request under the adapter it had just loaded") from refused
         if not self._lists(version, stop):
             raise self._strange(f"adapters among which {version.name} is not, just after it was loaded")
+        if not self.team.sharded:
+            check_same(self.policy, probed, self._where)
+        return probed
 
     def _load(self, version: Version, stop: threading.Event) -> None:
         """Under its fresh name and path; never in the place of another, whose keys and values it would go on with."""

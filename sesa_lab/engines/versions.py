@@ -112,51 +112,49 @@ class Versions:
         return found.digest()
 
 
-def probe(
-    policy: Policy, version: Version, draw: Callable[[list[int], Sampling, int], Drawn], room: int, where: str
-) -> None:
-    """Hold an engine to a version that it was handed: it draws a few tokens, always under the same context.
+@dataclass(frozen=True)
+class Probed:
+    """A few tokens drawn from a version, always under the same context.
+
+    Attributes:
+        context: what they were drawn under.
+        drawn: the tokens, and what the engine says of them at ``PROBE_TEMPERATURE``.
+    """
+
+    context: tuple[int, ...]
+    drawn: Drawn
+
+
+def probe(policy: Policy, version: Version, draw: Callable[[list[int], Sampling, int], Drawn], room: int) -> Probed:
+    """What an engine draws from a version that it was handed; ``check_same`` holds it to the trainer's weights.
 
     Args:
         policy: the trainer's.
         version: what its adapter is now.
         draw: (context, sampling, seed) -> what the engine draws from the version.
         room: most tokens of a dialogue.
-        where: which engine, for the error.
-
-    Raises:
-        InputError: see ``check_same``.
     """
     length = max(1, min(PROBE_CONTEXT, room - PROBE_TOKENS))
     context = [i % len(policy.tokenizer) for i in range(length)]
-    drawn = draw(context, Sampling(PROBE_TOKENS, (), PROBE_TEMPERATURE), version.number)
-    check_same(policy, tuple(context), drawn.ids, drawn.logprobs, PROBE_TEMPERATURE, where)
+    return Probed(tuple(context), draw(context, Sampling(PROBE_TOKENS, (), PROBE_TEMPERATURE), version.number))
 
 
 @torch.no_grad()
-def check_same(
-    policy: Policy,
-    context: tuple[int, ...],
-    ids: tuple[int, ...],
-    logprobs: tuple[float, ...],
-    temperature: float,
-    where: str,
-) -> None:
+def check_same(policy: Policy, probed: Probed, where: str, temperature: float = PROBE_TEMPERATURE) -> None:
     """Refuse an engine that draws from other weights than the trainer's, or reports other log-probs than asked for.
 
     Args:
         policy: the trainer's.
-        context: what the engine drew under.
-        ids: what it drew.
-        logprobs: what it says of them.
-        temperature: of the draw.
+        probed: what the engine drew.
         where: which engine, for the error.
+        temperature: of the draw.
 
     Raises:
         InputError: on average over the tokens the two differ by more than rounding explains.
     """
-    own = token_logprobs(policy, pack([context], [ids]), temperature)[0]
-    difference = float((own.cpu() - torch.tensor(logprobs)).abs().mean())
+    ids = probed.drawn.ids
+    own = token_logprobs(policy, pack([probed.context], [ids]), temperature)[0]
+    difference = float((own.cpu() - torch.tensor(probed.drawn.logprobs)).abs().mean())
     allowed = 1e-3 if policy.head.weight.dtype == torch.float32 else 0.2
     if not difference <= allowed:
         raise InputError(

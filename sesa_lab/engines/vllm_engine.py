@@ -18,7 +18,7 @@ import torch
 from sesa_lab.config import EngineConfig
 from sesa_lab.engines.protocol import Counters, Sampling
 from sesa_lab.engines.tokens import Drawn, TokenSession
-from sesa_lab.engines.versions import Version, Versions, probe, room_for
+from sesa_lab.engines.versions import Version, Versions, check_same, probe, room_for
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy
 
@@ -136,7 +136,7 @@ class VllmEngine:
         def draw(context: list[int], sampling: Sampling, seed: int) -> Drawn:
             return self._draw(version, [context], sampling, [seed])[0][0]
 
-        probe(self.policy, version, draw, self.longest, "engine vllm")
+        check_same(self.policy, probe(self.policy, version, draw, self.longest), "engine vllm")
         if version.number not in self._llm.llm_engine.list_loras():
             raise InputError(f"vLLM did not load version {version.name} of the adapter from {version.folder}")
 

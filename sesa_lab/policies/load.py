@@ -99,7 +99,7 @@ def load_policy(
     if config.thinking == "no":
         _stop_thinking(folder, tokenizer)
     _check_head(folder, model)
-    model = with_adapter(model, config, seed)
+    model = with_adapter(model, config, seed).eval()  # an adapter's own dropout is off too, as where answers are drawn
     if config.gradient_checkpointing == "yes":
         recompute_layers(model, folder)
     stops = (tokenizer.eos_token_id,) if card else chat.stops(tokenizer, _named_stops(model))
@@ -213,7 +213,7 @@ def _read(folder: str, config: PolicyConfig, device: str, workload: memory.Workl
             use_safetensors=True,
             **trusted,
         )
-        return model.to(device).eval(), tokenizer
+        return model.to(device), tokenizer
     except InputError:
         raise
     except Exception as error:  # safetensors, tokenizers and torch without CUDA each raise a kind of their own

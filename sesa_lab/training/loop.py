@@ -18,9 +18,10 @@ import torch
 from sesa_lab import engines, environments, runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
-from sesa_lab.policies import load_policy, shard
+from sesa_lab.policies import load_policy, model_card, shard
 from sesa_lab.prompts import Speaker, Templates
 from sesa_lab.runs import RunWriter
+from sesa_lab.runs.environment import PROJECT, git
 from sesa_lab.samplers import Request, draw
 from sesa_lab.samplers.sequential import check_world
 from sesa_lab.seeding import stream
@@ -91,14 +92,17 @@ class Trainer:
         self.engine = engines.make(config.engine, self.policy, team)
         try:
             self.judge_of = Judge(config, self.environment, self.engine, self.policy, self.speaker, team)
+            self.found: dict[str, list[str]] = {}  # task -> successful strategies since the run began
+            self.tokens_total = 0
+            self.seconds_total = 0.0
+            self.taken = 0  # this and what follows are for the adapter's card: the last step,
+            self.judged: dict[str, Any] = {}  # measures of the last evaluation,
+            self.commit = (git(PROJECT) or {}).get("commit", "")  # and of the code
+            if checkpoint is not None:
+                self._restore(checkpoint)
         except BaseException:
             self.close()
             raise
-        self.found: dict[str, list[str]] = {}  # task -> successful strategies since the run began
-        self.tokens_total = 0
-        self.seconds_total = 0.0
-        if checkpoint is not None:
-            self._restore(checkpoint)
 
     def close(self) -> None:
         """Gives back what the engine holds."""
@@ -135,6 +139,7 @@ class Trainer:
 
     def step(self, number: int) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
         """Draw, score, credit and update once; returns the step's metrics and its tables, by kind."""
+        self.taken = number
         clock = [time.perf_counter()]
         groups = self.draw(number)
         clock.append(time.perf_counter())
@@ -196,6 +201,7 @@ class Trainer:
             measures, rows = self.judge_of.validation(number)
         else:
             measures, rows = exact(self.policy, self.environment, self.speaker, self.config, number)
+        self.judged = {"step": number} | measures
         return measures | self._spent(), rows
 
     def test(self) -> list[dict[str, Any]]:
@@ -206,10 +212,12 @@ class Trainer:
         return {"tokens_total": self.tokens_total, "seconds_total": round(self.seconds_total, 3)}
 
     def save(self, folder: Path) -> None:
-        """Adapter (peft format), optimiser and counters: all that a step depends on besides the config."""
+        """Adapter (peft format, with a card), optimiser and counters: all that a step depends on besides the config."""
         self.policy.model.save_pretrained(folder)
+        model_card.write_adapter(folder, self.config, self.policy.folder, self.taken, self.judged, self.commit)
         torch.save(self.optimiser.state_dict(), folder / "optimizer.pt")
         state = {"found": self.found, "tokens_total": self.tokens_total, "seconds_total": self.seconds_total}
+        state |= {"taken": self.taken, "judged": self.judged}
         (folder / "loop.json").write_text(json.dumps(state))
 
     def _restore(self, folder: Path) -> None:
@@ -217,6 +225,7 @@ class Trainer:
         state = json.loads((folder / "loop.json").read_text())
         self.found, self.tokens_total = state["found"], state["tokens_total"]
         self.seconds_total = state["seconds_total"]
+        self.taken, self.judged = state.get("taken", 0), state.get("judged", {})
 
     def _counts(self, scored: list[Scored]) -> dict[str, int]:
         for s in scored:

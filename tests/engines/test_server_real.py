@@ -21,15 +21,17 @@ import numpy as np
 import pytest
 import torch
 
-from sesa_lab import environments
-from sesa_lab.config import EngineConfig, PolicyConfig, SamplerConfig
+from sesa_lab import environments, runs
+from sesa_lab.config import Config, EngineConfig, PolicyConfig, SamplerConfig
 from sesa_lab.engines import Sampling
 from sesa_lab.engines.server_engine import ServerEngine
-from sesa_lab.engines.versions import check_same
+from sesa_lab.engines.tokens import Drawn
+from sesa_lab.engines.versions import Probed, check_same
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, pack, token_logprobs
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request, draw
+from sesa_lab.training.loop import resume, train
 from sesa_lab.types import Completion
 
 pytestmark = pytest.mark.slow
@@ -330,7 +332,7 @@ def test_the_silent_trap_that_versions_avoid(
         wrong = (said(stale) - own(policy, under, stale, 1.0)).abs()
         assert wrong.mean() > 0.01, "vLLM has no such trap any more: Versions need not be fresh"
         with pytest.raises(InputError, match="does not draw from the trained policy"):
-            check_same(policy, under[0], stale[0].ids, stale[0].logprobs, 1.0, "the trap")
+            check_same(policy, Probed(under[0], Drawn(stale[0].ids, stale[0].logprobs)), "the trap", 1.0)
     engine = make()
     with engine.synced():
         right = engine.start(under).sample(Sampling(8, ()), streams(0))
@@ -385,3 +387,30 @@ def test_a_server_that_is_stopped_and_stays_away(
     engine.close()
     assert time.monotonic() - began < 10
     assert left == [], "no process of the server outlives it"
+
+
+def test_a_run_on_the_server_is_killed_with_it_and_goes_on(server: Server, tmp_path: Path) -> None:
+    """SESA with everything trained: no step is lost or doubled, and the engine's log-probs stay the trainer's."""
+    config = Config.build(
+        environment={"name": "countdown", "options": {"hard": "half"}},
+        policy={"model": NAME},
+        engine={"name": "server", "server_url": server.url, "patience": 3.0},
+        sampler={"name": "sesa", "group_size": 4, "max_tokens": 16, "sketch_tokens": 12, "on_policy_fraction": 0.5},
+        update={"conditioning": "task+sketch", "mismatch": "truncated_is", "train_sketches": "best"},
+        run={"steps": 4, "groups": 4, "evaluate_every": 4, "checkpoint_every": 1},
+        evaluation={"eval_tasks": 4, "eval_samples": 8},
+    )
+
+    def kill(step: int, metrics: dict[str, Any]) -> None:
+        if step == 2:
+            server.kill()
+
+    with pytest.raises(InputError, match=r"sesa-lab resume RUN"):
+        train(config, tmp_path / "run", kill)
+    server.start()
+    resume(tmp_path / "run")
+    run = runs.load(tmp_path / "run")
+    assert run.steps["step"].tolist() == [1, 2, 3, 4]
+    assert run.rollouts.groupby("step").size().tolist() == [16] * 4
+    assert run.steps["mismatch_max"].max() < TOLERANCE
+    assert run.finished

@@ -198,7 +198,10 @@ def test_an_answer_ends_by_any_token_that_ends_a_turn(tmp_path: Path) -> None:
     folder = tiny_models.save_model(tmp_path / "turns", num_hidden_layers=1)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": tiny_models.PAD}))
-    assert load(model=str(folder)).stop_ids == (tiny_models.STOP, 0)  # where the limit cut an answer, the turn is closed by it
+    assert load(model=str(folder)).stop_ids == (
+        tiny_models.STOP,
+        0,
+    )  # where the limit cut an answer, the turn is closed by it
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
     assert load(model=str(folder)).stop_ids == (tiny_models.STOP, 0, 2)
     unstopped = tiny_models.save_model(tmp_path / "unstopped", tiny_models.UNSTOPPED, num_hidden_layers=1)

@@ -501,7 +501,9 @@ def test_items_without_a_gradient_are_left_out(loss: str, monkeypatch: pytest.Mo
     short, moved = step_gradient(policy, config(**rule), step)
     first_look = update_module._first_look
     monkeypatch.setattr(
-        update_module, "_first_look", lambda p, c, items, r: (first_look(p, c, items, r)[0], [True] * len(items))
+        update_module,
+        "_first_look",
+        lambda p, c, items, *rest: (first_look(p, c, items, *rest)[0], [True] * len(items)),
     )
     whole, expected = step_gradient(policy, config(**rule), step)
     assert float((moved - expected).norm() / expected.norm()) < 1e-4

@@ -8,6 +8,7 @@ ratio.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from datasets import Dataset
 from tiny_policy import STOP, VOCABULARY, candidate, gradients, scored_alone, tiny_policy
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
-from trl import GRPOConfig, GRPOTrainer
 
 from sesa_lab.config import Config
 from sesa_lab.policies import Policy
@@ -26,6 +26,10 @@ from sesa_lab.training.batch import items_of, make_batch, token_scale
 from sesa_lab.training.credit import advantages
 from sesa_lab.training.update import Report, accumulate
 from sesa_lab.types import Candidate
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # where vLLM is installed TRL imports it too, and both have something to say
+    from trl import GRPOConfig, GRPOTrainer
 
 MAX_TOKENS, PAD = 8, 0
 LENGTHS = (3, 1, 8, 5, 2, 8, 4, 1)
