@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class _Bar:
     """A tqdm bar that shows the last exact evaluation beside the remaining time."""
 
     def __init__(self, steps: int, done: int, shown: bool) -> None:
+        shown = shown and os.environ.get("RANK", "0") == "0"  # of several processes the first one shows it
         self.bar = tqdm(
             total=steps, initial=done, desc="training", unit="step", file=sys.stderr, disable=not shown, delay=0.01
         )

@@ -270,6 +270,8 @@ def _resume(commands: Any) -> None:
 
 
 def _summary(run: Any) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+        return
     columns = ["step", "accuracy", "coverage", "entropy", "valid_mass", "tokens_total"]
     first_last = run.evaluations.iloc[[0, -1]]
     print(f"{run.path}: coverage is coverage@{first_last['coverage_k'].iloc[-1]:.0f}, entropy in nats")

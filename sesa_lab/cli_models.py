@@ -18,7 +18,7 @@ TEXT = (
 def add(commands: Any) -> None:
     """Put the command among the others."""
     command = commands.add_parser("merge", help=TEXT.partition(":")[0] + ".", description=TEXT)
-    command.set_defaults(run=_merge)
+    command.set_defaults(run=run)
     command.add_argument(
         "source",
         metavar="RUN_OR_ADAPTER",
@@ -40,7 +40,8 @@ def add(commands: Any) -> None:
     )
 
 
-def _merge(chosen: argparse.Namespace) -> None:
+def run(chosen: argparse.Namespace) -> None:
+    """Merge, write the card, and say what was written."""
     from sesa_lab.policies import merge, model_card
     from sesa_lab.runs import layout
 
@@ -51,7 +52,7 @@ def _merge(chosen: argparse.Namespace) -> None:
     trained, trusted = "", False
     if layout.is_run(source):
         adapter, base, trained, trusted = _of_run(source, chosen.policy)
-    elif (source / layout.ENVIRONMENT).exists() or not source.is_dir():
+    elif not (source / "adapter_config.json").is_file():
         raise InputError(f"{source} is neither a run folder nor one with a LoRA adapter; check the path")
     else:
         adapter, base = source, _base(chosen.policy or merge.base_of(source))
@@ -68,17 +69,17 @@ def _of_run(path: Path, policy: str) -> tuple[Path, str, str, bool]:
     from sesa_lab.policies.load import resolve
     from sesa_lab.runs import checkpoint
 
-    run = runs.load(path)
+    stored = runs.load(path)
     committed = checkpoint.newest(path)
     if committed is None:
         raise InputError(f"{path} has no checkpoint yet; there is nothing to merge")
-    config = run.config
+    config = stored.config
     options = environments.make(config.environment.name, **config.environment.options).options
     base = resolve(policy or config.policy.model, config.environment.name, options)
     adapter, step = committed[0], committed[1].step
-    judged = run.evaluations[run.evaluations["step"] <= step]
+    judged = stored.evaluations[stored.evaluations["step"] <= step]
     evaluation = judged.iloc[-1].dropna().to_dict() if len(judged) else {}
-    git = run.environment.get("git")
+    git = stored.environment.get("git")
     trained = model_card.training(config, step, evaluation, git["commit"] if git else "")
     return adapter, base, trained, config.policy.trust_remote_code == "yes"
 

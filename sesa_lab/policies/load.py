@@ -224,8 +224,8 @@ def _remedied(error: Exception) -> str:
     """What went wrong, in one line, with the setting that mends it where there is one."""
     if "trust_remote_code=True" in str(error):
         return "it needs code of its own, which is not run unless policy.trust_remote_code = 'yes'; set it if you trust that code"
-    if "attn_implementation" in str(error):
-        return f"{first_line(error)} (policy.attention chooses it)"
+    if "scaled_dot_product_attention" in str(error):
+        return "transformers computes its attention by plain code alone; set policy.attention = 'eager'"
     return first_line(error)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
@@ -48,17 +48,22 @@ def base_of(adapter: Path) -> str:
     Raises:
         InputError: no adapter there, or it does not say.
     """
-    check_adapter(str(adapter))
-    try:
-        config = PeftConfig.from_pretrained(str(adapter))
-    except Exception as error:  # json and peft each raise a kind of their own
-        raise InputError(f"{adapter / 'adapter_config.json'} is damaged: {first_line(error)}") from error
-    if str(config.peft_type).rpartition(".")[2] != "LORA":
-        raise InputError(f"{adapter} is an adapter of kind {config.peft_type}; only LoRA adapters are merged here")
-    base = config.base_model_name_or_path
+    base = _lora(adapter).get("base_model_name_or_path")
     if not base:
         raise InputError(f"{adapter / 'adapter_config.json'} names no base model; name it by --policy")
     return str(base)
+
+
+def _lora(adapter: Path) -> dict[str, Any]:
+    """``adapter_config.json`` of a LoRA adapter."""
+    check_adapter(str(adapter))
+    try:
+        said: dict[str, Any] = dict(json.loads((adapter / "adapter_config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{adapter / 'adapter_config.json'} is damaged: {first_line(error)}; restore it") from error
+    if said.get("peft_type") != "LORA":
+        raise InputError(f"{adapter} is an adapter of kind {said.get('peft_type')}; only LoRA adapters are merged here")
+    return said
 
 
 def merge(adapter: Path, base: str, out: Path, dtype: str = "", trust_remote_code: bool = False) -> Rounding:
@@ -78,7 +83,7 @@ def merge(adapter: Path, base: str, out: Path, dtype: str = "", trust_remote_cod
     Raises:
         InputError: no adapter, no base, one that does not fit the other, or a folder that is not empty or cannot be written.
     """
-    check_adapter(str(adapter))
+    _lora(adapter)
     out = out.expanduser()
     check_new(out)
     wanted = getattr(torch, dtype) if dtype else None

@@ -28,7 +28,9 @@ def shard(policy: Policy, processes: int) -> None:
     mesh = init_device_mesh(policy.device.type, (processes,))
     for layer in layers:
         adapter = {weight for weight in layer.parameters() if weight.requires_grad}
-        fully_shard(layer, mesh=mesh, ignored_params=adapter)
+        # Left to itself it would keep the whole layer after a pass without gradient: memory, and in the first process alone not,
+        # for saving the adapter takes it apart again; the next pass would wait there for the others.
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapter)
 
 
 def sharded(policy: Policy) -> bool:

@@ -70,7 +70,8 @@ class Trainer:
         self.environment = environments.make(config.environment.name, **config.environment.options)
         self._check_environment()
         chosen = config.policy if checkpoint is None else config.changed(policy={"adapter": str(checkpoint)}).policy
-        self.policy = load_policy(chosen, config.environment.name, self.environment.options, config.run.seed)
+        options, work = self.environment.options, room.workload(config, self.environment, team.size)
+        self.policy = load_policy(chosen, config.environment.name, options, config.run.seed, work)
         parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(parameters, lr=config.update.learning_rate)
         name, texts = config.environment.name, config.policy.prompts

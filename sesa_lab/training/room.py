@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from sesa_lab.config import SamplerConfig
+from sesa_lab.config import Config, SamplerConfig
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy
+from sesa_lab.policies.memory import Workload
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request
 from sesa_lab.samplers.sesa import shares
@@ -148,6 +149,26 @@ def _draft(speaker: Speaker, task: Task, sampler: SamplerConfig, shown: int) -> 
 
 def _positions(policy: Policy) -> int:
     return int(policy.decoder.config.max_position_embeddings)
+
+
+def workload(config: Config, environment: Any, processes: int = 1) -> Workload:
+    """What a run's policy will do at once, before it is loaded and prompts can be counted: a token is taken to be three letters.
+
+    Args:
+        config: of the run.
+        environment: on whose tasks it is trained.
+        processes: that share the groups out.
+    """
+    sampler, groups = config.sampler, math.ceil(config.run.groups / processes)
+    prompt = max(len(environment.task(index).prompt) for index in range(config.run.groups)) // 3 + 64
+    drawn = shares(sampler)[1] * sampler.sketch_tokens if sampler.name == "sesa" else 0
+    return Workload(
+        tokens=prompt + max(environment.turns * sampler.max_tokens, drawn),
+        rows=groups * sampler.group_size if config.engine.name == "torch" else 0,
+        contexts=groups if config.engine.name == "torch" else 0,
+        trains=True,
+        micro_batch=config.update.micro_batch,
+    )
 
 
 def rows_at_once(policy: Policy, need: Extent, group_size: int) -> int:

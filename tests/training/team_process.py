@@ -14,7 +14,7 @@ import torch
 from sesa_lab import engines, environments
 from sesa_lab.config import Config, EngineConfig
 from sesa_lab.engines import Session, TorchEngine
-from sesa_lab.policies import Policy, load_policy, sharded
+from sesa_lab.policies import Policy, load_policy, pack, sharded, token_logprobs
 from sesa_lab.team import ALONE, Team
 from sesa_lab.training import loop
 
@@ -36,6 +36,7 @@ class CopyEngine:
         with torch.no_grad():
             for mine, theirs in zip(copied, trained, strict=True):
                 mine.copy_(theirs)
+            token_logprobs(self.policy, pack([(0,)], [(0,)]))  # as a server's version is checked, in all processes
         with self.engine.synced():
             yield
 
