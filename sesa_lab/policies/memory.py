@@ -8,8 +8,8 @@ Estimate / what autograd keeps (distinct storages seen by ``torch.autograd.graph
 13 M parameters 1.08 and 1.16, 83 M 1.09 and 1.18; Gemma 3 0.93 and 1.00, GPT-2 0.89 and 1.28. Weights and adapter are exact.
 Estimate / highest growth of the resident set over loading, two steps and a draw: 25 M parameters 0.95 (float32), 0.97 (bfloat16)
 and 0.96 (gradient checkpointing), 107 M 1.06 and, with checkpointing, 0.99, where freed memory went back at once
-(MALLOC_MMAP_THRESHOLD_=65536). glibc as it is by default kept what was freed: 25 M parameters in float32 0.52. Fused kernels on a
-GPU keep no more; what a driver and its libraries take there is not counted.
+(MALLOC_MMAP_THRESHOLD_=65536). glibc as it is by default kept what was freed: 25 M parameters in float32 0.46 to 0.52. Fused
+kernels on a GPU keep no more; what a driver and its libraries take there is not counted.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ def write_adapter(
         "base": base,
         "licence": LICENCE,
         "rank": said["r"],
+        "dtype": config.policy.dtype,
         "training": training(config, step, evaluation, commit),
     }
     (folder / README).write_text(_ADAPTER.format(**words))
@@ -130,10 +131,10 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained("{base}")
 model.load_adapter("FOLDER")
 
-# vLLM
+# vLLM, which without dtype computes float32 models in 16 bits
 from vllm import LLM
 from vllm.lora.request import LoRARequest
-llm = LLM("{base}", enable_lora=True, max_lora_rank={rank})
+llm = LLM("{base}", dtype="{dtype}", enable_lora=True, max_lora_rank={rank})
 llm.generate("...", lora_request=LoRARequest("policy", 1, "FOLDER"))
 
 # TRL: training goes on
@@ -167,8 +168,8 @@ Licence: {licence}.
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
 
-from vllm import LLM
-llm = LLM("FOLDER")
+from vllm import LLM  # without dtype it computes float32 models in 16 bits
+llm = LLM("FOLDER", dtype="{dtype}")
 ```
 
     sesa-lab train --policy FOLDER ...

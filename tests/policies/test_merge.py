@@ -184,7 +184,7 @@ def test_the_card_of_an_adapter(base: Path, adapter: Path) -> None:
         "| evaluated after step 5 | |",
         "| accuracy | 0.25 |",
         "Licence: unknown: that of the base model.",
-        f'llm = LLM("{base}", enable_lora=True, max_lora_rank=16)',
+        f'llm = LLM("{base}", dtype="float32", enable_lora=True, max_lora_rank=16)',
     ):
         assert line in text.splitlines()
     assert '"truncated_is"' not in text and 'correction "none"' in text, "what matters, and what is not as usual"

@@ -29,7 +29,7 @@ def main(base: str, adapter: str, merged: str) -> None:
 
     def told(folder: str, lora: LoRARequest | None) -> list[Any]:
         llm = LLM(
-            folder, distributed_executor_backend="uni", enforce_eager=True, block_size=32, max_model_len=128,
+            folder, distributed_executor_backend="uni", enforce_eager=True, block_size=32, max_model_len=128, dtype="float32",
             kv_cache_memory_bytes=32 << 20, enable_chunked_prefill=False, skip_tokenizer_init=True,
             **({"enable_lora": True, "max_lora_rank": 16} if lora else {}),
         )  # fmt: skip

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,7 @@ def test_tensorboard_shows_a_killed_run_as_metrics_jsonl_has_it(tmp_path: Path) 
         assert process.stdout.readline() == "in the middle of it\n"
         os.kill(process.pid, signal.SIGKILL)
     assert [step for step, _ in events(path / "trackers")["step/reward"]] == [1], "told, and not committed"
+    time.sleep(1.1)  # TensorBoard reads files in the order of their names, which tell the second they were begun in
     resume(path)
     shown = events(path / "trackers")
     assert_same(shown, logged(path))
