@@ -285,7 +285,11 @@ def _evaluate(commands: Any) -> None:
 
         if "split" in _options(chosen.option):
             raise InputError("--option split=...: which tasks are evaluated is said by --split")
-        config = _config(chosen, runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {})
+        base = runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {}
+        if hasattr(chosen, "engine") and base:  # the run's own engine settings are another engine's
+            base["engine"] = {}
+            base["update"] = {k: v for k, v in base["update"].items() if not k.startswith("mismatch")}
+        config = _config(chosen, base)
         if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
             config = config.changed(evaluation={"eval_temperature": 0.0})
         ks = _numbers(chosen.k)
@@ -329,7 +333,8 @@ def _evaluate(commands: Any) -> None:
     _add_settings(
         command,
         (
-            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "temperature", "max_tokens",
+            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "engine", "server_url",
+            "adapter_folder", "max_context", "cache_mb", "memory_share", "temperature", "max_tokens", "stop_text",
             "sketch_tokens", "seed"
         ),
     )  # fmt: skip
