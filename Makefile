@@ -60,7 +60,7 @@ check: $(TEST)  ## lint, format, types, and notebooks without outputs
 	$(BIN)/mypy
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || { echo "nbstripout --verify $$*"; $(BIN)/nbstripout --verify "$$@"; }
 
-bench: $(BENCH) $(RIVALS)  ## speed: a GRPO step against TRL's, sketches against none, environments against others
+bench: $(BENCH) $(VLLM) $(RIVALS)  ## speed: a GRPO step against TRL's, engines, sketches against none, environments against others
 	$(BIN)/sesa-lab bench
 
 clean:  ## removes the environment and caches; runs/ and reports/ stay

@@ -102,8 +102,12 @@ def test_a_side_that_dies_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_sides_do_the_same_work_and_the_table_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "reports" / "bench.json"
-    bench.main(1, out, {"tiny": TINY})
+    bench.main(1, out, {"tiny": TINY}, work=bench.Work(prompts=2, prompt=9, group=3, tokens=5, sketches=2, sketch=4))
     result = json.loads(out.read_text())
+    for kind, tokens in (("parallel", 2 * 3 * 5), ("drafting", 2 * 2 * 4)):
+        sides = {name: side for name, side in result["engines"][kind].items() if name != "speedups"}
+        assert {side["tokens"] for side in sides.values()} == {tokens}
+        assert set(sides) >= {"torch", "vllm", "generate"}
     steps = result["steps"]["tiny"]
     for name in ("candidates", "tokens", "shortest", "prompt_tokens", "distinct"):
         assert steps["ours"][name] == steps["trl"][name], name
