@@ -362,11 +362,15 @@ def test_an_interrupt_ends_all_requests_at_once(make: Make, server: FakeServer, 
         return error(503, "busy")
 
     server.fault = fault
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        draw(engine)
-    assert time.monotonic() - began < 5
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is deaf to it
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            draw(engine)
+        assert time.monotonic() - began < 5
+    finally:
+        signal.signal(signal.SIGINT, before)
     release.set()
     server.fault = lambda path, body: None
     assert draw(engine) == expected, "the engine can be used again"
