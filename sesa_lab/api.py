@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from sesa_lab import runs
 from sesa_lab.config import Config, sections
+from sesa_lab.team import first
 from sesa_lab.training import loop
 
 load = runs.load
@@ -63,9 +63,14 @@ class _Bar:
     """A tqdm bar that shows the last exact evaluation beside the remaining time."""
 
     def __init__(self, steps: int, done: int, shown: bool) -> None:
-        shown = shown and os.environ.get("RANK", "0") == "0"  # of several processes the first one shows it
         self.bar = tqdm(
-            total=steps, initial=done, desc="training", unit="step", file=sys.stderr, disable=not shown, delay=0.01
+            total=steps,
+            initial=done,
+            desc="training",
+            unit="step",
+            file=sys.stderr,
+            disable=not (shown and first()),
+            delay=0.01,
         )
 
     def __enter__(self) -> _Bar:

@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _resume(commands)
     _evaluate(commands)
     serving.add_arguments(_command(commands, "serve", serving.TEXT, serving.run))
-    cli_models.add(commands)
+    cli_models.add_arguments(_command(commands, "merge", cli_models.TEXT, cli_models.run))
     _report(commands)
     _experiment(commands)
     _demo(commands)
@@ -270,7 +270,9 @@ def _resume(commands: Any) -> None:
 
 
 def _summary(run: Any) -> None:
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+    from sesa_lab.team import first
+
+    if not first():
         return
     columns = ["step", "accuracy", "coverage", "entropy", "valid_mass", "tokens_total"]
     first_last = run.evaluations.iloc[[0, -1]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 from sesa_lab.errors import InputError
+from sesa_lab.settings import DTYPES
 
 TEXT = (
     "Merge a trained LoRA adapter into its base model: a plain Hugging Face folder (weights, tokenizer, chat template, generation"
@@ -15,10 +15,8 @@ TEXT = (
 )
 
 
-def add(commands: Any) -> None:
-    """Put the command among the others."""
-    command = commands.add_parser("merge", help=TEXT.partition(":")[0] + ".", description=TEXT)
-    command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The command's options."""
     command.add_argument(
         "source",
         metavar="RUN_OR_ADAPTER",
@@ -45,8 +43,8 @@ def run(chosen: argparse.Namespace) -> None:
     from sesa_lab.policies import merge, model_card
     from sesa_lab.runs import layout
 
-    if chosen.dtype and chosen.dtype not in merge.DTYPES:
-        raise InputError(f"--dtype = {chosen.dtype!r}: expected one of {', '.join(merge.DTYPES)}")
+    if chosen.dtype and chosen.dtype not in DTYPES:
+        raise InputError(f"--dtype = {chosen.dtype!r}: expected one of {', '.join(DTYPES)}")
     source, out = Path(chosen.source).expanduser(), Path(chosen.out).expanduser()
     merge.check_new(out)  # before the base is read, which may take minutes
     trained, trusted = "", False

@@ -48,14 +48,14 @@ def check_together(
     update: UpdateConfig,
     run: RunConfig,
     evaluation: EvaluationConfig,
-    engine: EngineConfig | None = None,
+    engine: EngineConfig,
 ) -> None:
     """Refuse settings that have no effect or no meaning beside the others.
 
     Raises:
         InputError: with the reason.
     """
-    for found in idle(sampler, update, evaluation, engine or EngineConfig()):
+    for found in idle(sampler, update, evaluation, engine):
         raise InputError(found.reason)
     candidates = run.groups * sampler.group_size
     if candidates % update.minibatches:

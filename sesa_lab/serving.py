@@ -14,12 +14,12 @@ import sys
 from typing import Any, NoReturn
 
 from sesa_lab.errors import InputError
+from sesa_lab.settings import DTYPES
 
 TEXT = (
     "Start a vLLM server for `train --engine server`, here or where the adapter's folder is seen at the same path. It runs until it"
     " is interrupted."
 )
-CPU_CACHE_MB = 256  # for keys and values, where there is no GPU
 SIDE_BY_SIDE = 2  # adapters that one batch may mix; twice as many are kept in memory
 
 
@@ -81,7 +81,7 @@ def run(chosen: argparse.Namespace) -> NoReturn:
     from sesa_lab.engines.versions import room_for
     from sesa_lab.policies.load import resolve
 
-    if chosen.dtype not in ("float32", "bfloat16", "float16"):
+    if chosen.dtype not in DTYPES:
         raise InputError(f"--dtype {chosen.dtype}: expected float32, bfloat16 or float16")
     for name, low, high in (("port", 1, 65_535), ("lora_rank", 1, 1024), ("max_context", 0, 10**9)):
         if not low <= getattr(chosen, name) <= high:
@@ -105,7 +105,9 @@ def server_command(folder: str, rank: int, chosen: Any, gpu: bool) -> tuple[dict
         chosen: host, port, dtype, max_context and extra flags.
         gpu: whether there is one.
     """
-    variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1"}
+    from sesa_lab.engines.vllm_engine import CPU_BLOCK, CPU_CACHE_MB, ON_CPU, QUIET
+
+    variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", **QUIET}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]  # the script `vllm` fails in its CPU build
     command += ["--model", folder, "--host", chosen.host, "--port", str(chosen.port), "--dtype", chosen.dtype]
     command += ["--load-format", "safetensors", "--generation-config", "vllm"]
@@ -116,6 +118,12 @@ def server_command(folder: str, rank: int, chosen: Any, gpu: bool) -> tuple[dict
     if chosen.max_context:
         command += ["--max-model-len", str(chosen.max_context)]
     if not gpu:
-        variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCH_COMPILE_DISABLE": "1"}
-        command += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", str(CPU_CACHE_MB << 20)]
+        variables |= ON_CPU
+        command += [
+            "--enforce-eager",
+            "--block-size",
+            str(CPU_BLOCK),
+            "--kv-cache-memory-bytes",
+            str(CPU_CACHE_MB << 20),
+        ]
     return variables, [*command, *chosen.extra]

@@ -36,6 +36,10 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Weights' data types."""
+
+
 @dataclass(frozen=True)
 class EnvironmentConfig:
     """What is asked."""
@@ -63,7 +67,7 @@ class PolicyConfig:
         " built-in ones (`resume` and `evaluate RUN` take those that the run recorded, unless another folder is named)",
         path=True,
     )
-    dtype: str = option("float32", "weights' data type", choices=("float32", "bfloat16", "float16"))
+    dtype: str = option("float32", "weights' data type", choices=DTYPES)
     device: str = option("auto", "'auto' (cuda if there is one, else cpu), 'cpu', 'cuda', 'cuda:1' ...")
     attention: str = option(
         "sdpa",

@@ -124,3 +124,8 @@ class Team:
 
 ALONE = Team()
 """One process."""
+
+
+def first() -> bool:
+    """Whether this process speaks for all that were launched with it; before they have joined, too."""
+    return os.environ.get("RANK", "0") == "0"

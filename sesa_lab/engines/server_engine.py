@@ -88,9 +88,7 @@ class ServerEngine:
         return version, probed
 
     def start(self, contexts: Sequence[Sequence[int]]) -> TokenSession:
-        if not contexts or any(len(context) == 0 for context in contexts):
-            raise ValueError("start: expected at least one context, none of them empty")
-        return TokenSession(self, [list(context) for context in contexts])
+        return TokenSession.start(self, contexts)
 
     def complete(self, contexts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Drawn]:
         """One completion a context, each by its own seed.
@@ -269,8 +267,7 @@ class ServerEngine:
     def _room(self) -> int:
         """Most tokens of a dialogue."""
         said = [card.get("max_model_len") for card in self._cards()]
-        positions = int(self.policy.decoder.config.max_position_embeddings)
-        return min([positions, *(length for length in said if isinstance(length, int))])
+        return min([self.policy.positions, *(length for length in said if isinstance(length, int))])
 
     def _cards(self, stop: threading.Event | None = None) -> list[dict[str, Any]]:
         """What the server says of its model and adapters."""
@@ -302,8 +299,7 @@ class ServerEngine:
 
 def start_command(policy: Policy, url: str) -> str:
     """What starts a server for this policy, to answer at ``url``."""
-    dtype = str(policy.head.weight.dtype).removeprefix("torch.")
-    command = ["sesa-lab", "serve", "--policy", policy.folder, "--dtype", dtype]
+    command = ["sesa-lab", "serve", "--policy", policy.folder, "--dtype", policy.dtype]
     command += ["--lora-rank", str(policy.model.peft_config["default"].r)]
     with contextlib.suppress(httpx.InvalidURL):
         command += ["--port", str(httpx.URL(url).port or 80)]

@@ -48,12 +48,24 @@ class Completer(Protocol):
         """One completion a context, each by its own seed."""
 
 
+def check_contexts(contexts: Sequence[Sequence[int]]) -> None:
+    """Raises ``ValueError`` where no session can be started with these."""
+    if not contexts or any(len(context) == 0 for context in contexts):
+        raise ValueError("start: expected at least one context, none of them empty")
+
+
 class TokenSession:
     """See ``protocol.Session``. Rows are lists of tokens; what they share is for the engine's prefix cache to find."""
 
     def __init__(self, engine: Completer, ids: list[list[int]]) -> None:
         self.engine = engine
         self.ids = ids
+
+    @classmethod
+    def start(cls, engine: Completer, contexts: Sequence[Sequence[int]]) -> TokenSession:
+        """One row a context."""
+        check_contexts(contexts)
+        return cls(engine, [list(context) for context in contexts])
 
     def context(self, row: int) -> tuple[int, ...]:
         return tuple(self.ids[row])

@@ -18,7 +18,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from sesa_lab.engines.protocol import Counters, Sampling
-from sesa_lab.engines.tokens import completes, completion
+from sesa_lab.engines.tokens import check_contexts, completes, completion
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, merged
 from sesa_lab.policies.attention import FULL, layer_kinds
@@ -34,7 +34,7 @@ class TorchEngine:
         self.policy = policy
         self.counters = Counters()
         config = policy.decoder.config
-        self.longest = int(config.max_position_embeddings)
+        self.longest = policy.positions
         kinds = layer_kinds(config)
         if kinds != [FULL]:
             raise InputError(
@@ -58,8 +58,7 @@ class TorchEngine:
     @torch.inference_mode()
     def start(self, contexts: Sequence[Sequence[int]]) -> TorchSession:
         """A session with one row a context. Equal contexts are read in once."""
-        if not contexts or any(len(context) == 0 for context in contexts):
-            raise ValueError("start: expected at least one context, none of them empty")
+        check_contexts(contexts)
         self.check_room(max(map(len, contexts)))
         unique = list(dict.fromkeys(tuple(context) for context in contexts))
         session = TorchSession(self, _SlotCache(self.policy, len(unique)), [[] for _ in unique])

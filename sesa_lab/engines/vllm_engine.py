@@ -19,10 +19,16 @@ from sesa_lab.config import EngineConfig
 from sesa_lab.engines.protocol import Counters, Sampling
 from sesa_lab.engines.tokens import Drawn, TokenSession
 from sesa_lab.engines.versions import Version, Versions, check_same, probe, room_for
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, first_line
 from sesa_lab.policies import Policy
 
-CPU_CACHE_MB = 256
+CPU_CACHE_MB = 256  # for keys and values, where there is no GPU
+CPU_BLOCK = 32  # tokens of a block of them
+QUIET = {"VLLM_NO_USAGE_STATS": "1"}
+ON_CPU = {  # environment variables, where there is no GPU
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # cores are shared with the trainer
+    "TORCH_COMPILE_DISABLE": "1",  # compiling takes longer than it saves
+}
 
 
 class VllmEngine:
@@ -63,9 +69,7 @@ class VllmEngine:
         yield
 
     def start(self, contexts: Sequence[Sequence[int]]) -> TokenSession:
-        if not contexts or any(len(context) == 0 for context in contexts):
-            raise ValueError("start: expected at least one context, none of them empty")
-        return TokenSession(self, [list(context) for context in contexts])
+        return TokenSession.start(self, contexts)
 
     def complete(self, contexts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Drawn]:
         """One completion a context, each by its own seed.
@@ -142,20 +146,20 @@ class VllmEngine:
 
 
 def _longest(policy: Policy, config: EngineConfig) -> int:
-    positions = int(policy.decoder.config.max_position_embeddings)
-    if config.max_context > positions:
-        raise InputError(f"engine.max_context = {config.max_context}: the model has {positions} positions; lower it")
-    return config.max_context or positions
+    if config.max_context > policy.positions:
+        raise InputError(
+            f"engine.max_context = {config.max_context}: the model has {policy.positions} positions; lower it"
+        )
+    return config.max_context or policy.positions
 
 
 def _import() -> Any:
     """The package, told what it reads from the environment; what the user set there stays."""
     for name, value in {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this very process, so that nothing outlives it
-        "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        **({} if torch.cuda.is_available() else {"TORCH_COMPILE_DISABLE": "1"}),  # compiling takes longer than it saves
+        **QUIET,
+        **({} if torch.cuda.is_available() else ON_CPU),
     }.items():
         os.environ.setdefault(name, value)
     try:
@@ -185,13 +189,13 @@ def _start(vllm: Any, policy: Policy, config: EngineConfig, longest: int) -> Any
             warnings.simplefilter("ignore")
             return vllm.LLM(
                 policy.folder,
-                dtype=str(policy.head.weight.dtype).removeprefix("torch."),
+                dtype=policy.dtype,
                 max_model_len=longest,
                 tensor_parallel_size=config.tensor_parallel,
                 enable_prefix_caching=config.prefix_caching == "yes",
                 enable_chunked_prefill=False,
                 max_num_batched_tokens=max(longest, 8192),
-                block_size=16 if gpu else 32,
+                block_size=16 if gpu else CPU_BLOCK,
                 logprobs_mode="processed_logprobs",
                 enable_lora=True,
                 max_lora_rank=rank,
@@ -202,13 +206,9 @@ def _start(vllm: Any, policy: Policy, config: EngineConfig, longest: int) -> Any
             )
     except Exception as error:  # ValueError, RuntimeError, pydantic's, torch's: vLLM raises whatever came
         raise InputError(
-            f"engine vllm cannot hold {policy.folder} for dialogues of {longest} tokens: {_first_line(error)}; lower"
+            f"engine vllm cannot hold {policy.folder} for dialogues of {longest} tokens: {first_line(error)}; lower"
             " engine.max_context, or give it more by engine.cache_mb or engine.memory_share, or use engine 'torch'"
         ) from error
     finally:
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

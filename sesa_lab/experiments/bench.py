@@ -27,7 +27,7 @@ from sesa_lab.config import PolicyConfig, SamplerConfig
 from sesa_lab.engines import Counters, Sampling, TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import bench_engines, bench_environments, bench_sketches
-from sesa_lab.experiments.bench_engines import WORK, Work
+from sesa_lab.experiments.bench_engines import WORK, Work, generate
 from sesa_lab.experiments.bench_environments import LOAD, Load
 from sesa_lab.experiments.bench_pairs import Spent, both, median_spent, progress, ratios, say
 from sesa_lab.experiments.bench_rereading import Rereading
@@ -280,18 +280,9 @@ def compare_decoding(policy: Policy, shape: Shape, rounds: int) -> dict[str, Any
     return result
 
 
-@torch.no_grad()
 def _generate(policy: Policy, rows: Sequence[Sequence[int]], limit: int) -> int:
     """Tokens that ``generate`` drew, stop tokens included and what follows them not."""
-    width = max(map(len, rows))
-    pad = policy.tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
-    seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    drawn = policy.model.get_base_model().generate(
-        input_ids=ids, attention_mask=seen, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-        max_new_tokens=limit, eos_token_id=policy.stop_ids[0], pad_token_id=pad,
-    )[:, width:]  # fmt: skip
-    stops = (drawn == policy.stop_ids[0]).int()
+    stops = (generate(policy, rows, limit) == policy.stop_ids[0]).int()
     return int((stops.cumsum(1) - stops == 0).sum())
 
 

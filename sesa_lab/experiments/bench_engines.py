@@ -80,15 +80,13 @@ def compare(rounds: int, shape: Shape, work: Work = WORK) -> dict[str, Any]:
             parallel: dict[str, Side] = {
                 "torch": lambda number: _parallel(own, contexts, work, number),
                 "vllm": lambda number: _parallel(vllm, contexts, work, number),
-                "generate": lambda number: _generate(
-                    policy, [c for c in contexts for _ in range(work.group)], work.tokens
-                ),
+                "generate": lambda number: _parallel_by_generate(policy, contexts, work),
             }
             drafting: dict[str, Side] = {
                 "torch": lambda number: _draft(own, contexts, work, number),
                 "vllm": lambda number: _draft(vllm, contexts, work, number),
                 "vllm, emptied": lambda number: _draft(vllm, contexts, work, number, vllm.forget),
-                "generate": lambda number: _redraft(policy, contexts, work),
+                "generate": lambda number: _draft_by_generate(policy, contexts, work),
             }
             found = {
                 "parallel": _rounds(parallel, rounds, "parallel"),
@@ -144,28 +142,39 @@ def _draft(
     return count
 
 
-@torch.no_grad()
-def _generate(policy: Policy, rows: Sequence[Sequence[int]], limit: int) -> int:
-    """Tokens drawn; all rows are equally long."""
+def _parallel_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
     with merged(policy.model):
-        drawn = _drawn(policy, torch.tensor([list(row) for row in rows]), limit)
-    return int(drawn[:, len(rows[0]) :].numel())
+        return int(generate(policy, [c for c in contexts for _ in range(work.group)], work.tokens, whole=True).numel())
 
 
-@torch.no_grad()
-def _redraft(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
-    ids = torch.tensor([list(context) for context in contexts])
+def _draft_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
+    rows, count = [list(context) for context in contexts], 0
     with merged(policy.model):
         for _ in range(work.sketches):
-            ids = _drawn(policy, ids, work.sketch)
-    return int(ids[:, work.prompt :].numel())
+            drawn = generate(policy, rows, work.sketch, whole=True).tolist()
+            rows = [row + new for row, new in zip(rows, drawn, strict=True)]
+            count += sum(map(len, drawn))
+    return count
 
 
-def _drawn(policy: Policy, ids: torch.Tensor, limit: int) -> torch.Tensor:
+@torch.no_grad()
+def generate(policy: Policy, rows: Sequence[Sequence[int]], limit: int, whole: bool = False) -> torch.Tensor:
+    """What transformers' ``generate`` draws under each row, (n, T); rows are given left-padded, as TRL does.
+
+    Args:
+        policy: its base weights draw; merge the adapter first.
+        rows: contexts.
+        limit: most tokens of a completion.
+        whole: no completion ends before.
+    """
+    width = max(map(len, rows))
+    pad = policy.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     drawn: torch.Tensor = policy.model.get_base_model().generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-        max_new_tokens=limit, min_new_tokens=limit, pad_token_id=policy.tokenizer.pad_token_id,
-    )  # fmt: skip
+        input_ids=ids, attention_mask=seen, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=limit,
+        min_new_tokens=limit if whole else None, eos_token_id=policy.stop_ids[0], pad_token_id=pad,
+    )[:, width:]  # fmt: skip
     return drawn
 
 

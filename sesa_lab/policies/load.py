@@ -56,6 +56,16 @@ class Policy:
         """Hidden states -> logits over the vocabulary."""
         return self.model.get_base_model().get_output_embeddings()
 
+    @property
+    def positions(self) -> int:
+        """Most tokens of a dialogue."""
+        return int(self.decoder.config.max_position_embeddings)
+
+    @property
+    def dtype(self) -> str:
+        """The weights' data type, as ``policy.dtype`` names it."""
+        return str(self.head.weight.dtype).removeprefix("torch.")
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of an answer, without the stop token."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -177,10 +177,15 @@ def _activations(text: Any, config: PolicyConfig, size: int, part: int, longest:
 
 def _drawing(text: Any, workload: Workload, size: int) -> int:
     """Bytes of keys and values (twice: the cache grows by doubling), of all rows' logits, and of prompts while they are read."""
-    _, keys, inner = _widths(text)
-    kept = 2 * text.num_hidden_layers * keys * size * workload.tokens
+    inner = _widths(text)[2]
+    kept = kept_bytes(text, size) * workload.tokens
     read = 4 * max(inner, text.hidden_size) * size * workload.tokens * workload.contexts
     return int(workload.rows * (2 * kept + LOGIT_BYTES * text.vocab_size) + read)
+
+
+def kept_bytes(text: Any, size: int) -> int:
+    """Bytes of the keys and values of one token, all layers together; ``size`` bytes a number."""
+    return int(2 * text.num_hidden_layers * _widths(text)[1] * size)
 
 
 def _widths(text: Any) -> tuple[int, int, int]:

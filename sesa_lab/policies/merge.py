@@ -21,7 +21,6 @@ from sesa_lab.errors import InputError, first_line, writing
 from sesa_lab.policies.adapter import check_adapter
 from sesa_lab.policies.load import CARD
 
-DTYPES = ("float32", "bfloat16", "float16")
 # What goes along from the base's folder: tokenizer, chat template, generation config, the lab policy's card, code of its own,
 # licence. Not its weights, which are written anew, and not its README.
 _ALONG = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*")

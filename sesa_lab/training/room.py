@@ -11,7 +11,7 @@ import torch
 
 from sesa_lab.config import Config, SamplerConfig
 from sesa_lab.errors import InputError
-from sesa_lab.policies import Policy
+from sesa_lab.policies import Policy, memory
 from sesa_lab.policies.memory import Workload
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request
@@ -81,7 +81,7 @@ def check(policy: Policy, need: Extent) -> None:
     Raises:
         InputError: names the parts, and what to lower.
     """
-    longest = _positions(policy)
+    longest = policy.positions
     if need.tokens <= longest:
         return
     among = f" (sampler.sketch_tokens = {need.sketch} among them)" if need.sketch else ""
@@ -116,7 +116,7 @@ def check_group(
     Raises:
         InputError: says how it comes about, and what to lower.
     """
-    count, longest = shares(sampler)[1], _positions(policy)
+    count, longest = shares(sampler)[1], policy.positions
     if sampler.name == "sequential" and count:
         prompt, between = _longest_prompt(requests), len(speaker.between("length"))
         need = prompt + count * sampler.max_tokens + (count - 1) * between
@@ -147,10 +147,6 @@ def _draft(speaker: Speaker, task: Task, sampler: SamplerConfig, shown: int) -> 
     return len(speaker.draft(task, "list", [cut] * shown))
 
 
-def _positions(policy: Policy) -> int:
-    return int(policy.decoder.config.max_position_embeddings)
-
-
 def workload(config: Config, environment: Any, processes: int = 1) -> Workload:
     """What a run's policy will do at once, before it is loaded and prompts can be counted: a token is taken to be three letters.
 
@@ -160,7 +156,7 @@ def workload(config: Config, environment: Any, processes: int = 1) -> Workload:
         processes: that share the groups out.
     """
     sampler, groups = config.sampler, math.ceil(config.run.groups / processes)
-    prompt = max(len(environment.task(index).prompt) for index in range(config.run.groups)) // 3 + 64
+    prompt = len(environment.task(0).prompt) // 3 + 64
     drawn = shares(sampler)[1] * sampler.sketch_tokens if sampler.name == "sesa" else 0
     return Workload(
         tokens=prompt + max(environment.turns * sampler.max_tokens, drawn),
@@ -181,16 +177,17 @@ def rows_at_once(policy: Policy, need: Extent, group_size: int) -> int:
     config = policy.decoder.config
     widest = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     read = math.ceil(need.opening / group_size) + need.between
-    row = 2 * kept_bytes(policy) * need.tokens + 32 * config.vocab_size + 4 * widest * _item_bytes(policy) * read
+    row = (
+        2 * kept_bytes(policy) * need.tokens
+        + memory.LOGIT_BYTES * config.vocab_size
+        + 4 * widest * _item_bytes(policy) * read
+    )
     return max(1, min(ROWS, int(_budget(policy.device) // row)))
 
 
 def kept_bytes(policy: Policy) -> int:
     """Bytes of the keys and values of one token, all layers together."""
-    config = policy.decoder.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * _item_bytes(policy))
+    return memory.kept_bytes(policy.decoder.config, _item_bytes(policy))
 
 
 def _item_bytes(policy: Policy) -> int:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +127,7 @@ def assert_same_run(path: Path, reference: Path) -> None:
 def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(config: Config, tmp_path: Path) -> None:
     reference, path = tmp_path / "reference", tmp_path / "run"
     train(config, reference)
-    command = [sys.executable, train_process.__file__, str(path), "4"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(config.to_dict()))
-        process.stdin.close()
-        assert process.stdout.readline() == "in the middle of it\n"
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    train_process.kill_within(4, config, path)
     # Step 3 was logged but not committed: it is to be made again.
     assert [line["step"] for line in metrics(path) if line["kind"] == "step"] == [1, 2, 3]
     assert runs.load(path).checkpoints[-1][0] == 2

@@ -19,7 +19,7 @@ from sesa_lab.config import Config, PolicyConfig, SamplerConfig
 from sesa_lab.engines import Sampling, TorchEngine, torch_engine
 from sesa_lab.engines.torch_engine import TorchSession
 from sesa_lab.errors import InputError
-from sesa_lab.policies import load_policy
+from sesa_lab.policies import Policy, load_policy
 from sesa_lab.policies.load import POLICIES, read_card
 from sesa_lab.prompts import Speaker
 from sesa_lab.samplers import Request, draw
@@ -150,7 +150,7 @@ def test_a_group_takes_just_what_is_reckoned_with(name: str, monkeypatch: pytest
     turns = [c.turns[0] for c in group.candidates] if name == "sequence" else [s.turn for s in group.sketches]
     longest = max(len(turn.drawn_under.ids) + len(turn.completion.ids) for turn in turns)
     for positions, enough in ((longest, True), (longest - 1, False)):
-        monkeypatch.setattr(room, "_positions", lambda policy, positions=positions: positions)
+        monkeypatch.setattr(Policy, "positions", positions)
         if enough:
             room.check_group(policy, speaker, sampler, requests)
         else:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -113,19 +109,7 @@ def test_tensorboard_shows_a_killed_run_as_metrics_jsonl_has_it(tmp_path: Path) 
         run={"steps": 3, "groups": 1, "evaluate_every": 1, "checkpoint_every": 2, "coverage_k": 4},
         evaluation={"test_tasks": 1, "eval_samples": 8, "test_guided": "yes"},
     )
-    command = [sys.executable, train_process.__file__, str(path), "2"]
-    with subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(config.to_dict()))
-        process.stdin.close()
-        assert process.stdout.readline() == "in the middle of it\n"
-        os.kill(process.pid, signal.SIGKILL)
+    train_process.kill_within(2, config, path)
     assert [step for step, _ in events(path / "trackers")["step/reward"]] == [1], "told, and not committed"
     time.sleep(1.1)  # TensorBoard reads files in the order of their names, which tell the second they were begun in
     resume(path)
