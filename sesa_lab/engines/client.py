@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 
 CONNECT = 5.0  # seconds for a connection to be accepted
 ANSWER = 600.0  # seconds for an answer, unless it is long
+PULSE = 5.0  # seconds between looks whether the server that is waited for still listens
 KEPT_OPEN = 2.0  # seconds of an idle connection; vLLM's server closes it after 5
 WORDS = 300  # characters that are quoted of what a server says
 KEY = "VLLM_API_KEY"  # environment variable that vLLM's server reads its key from, too
@@ -189,14 +190,20 @@ class Client:
     def side_by_side(self, tasks: Sequence[Callable[[threading.Event], Result]]) -> list[Result]:
         """Results of all tasks, in order. Each is given the event that tells it to stop.
 
-        An error in one, or an interrupt here, ends all of them before it is raised.
+        An error in one, or an interrupt here, ends all of them before it is raised. A server that no longer takes connections is
+        ending, and may leave what it was asked unanswered: whoever waits for that tries again.
         """
         stop = threading.Event()
         futures: list[Future[Result]] = []
         try:
             futures += [self._pool.submit(task, stop) for task in tasks]
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, PULSE, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                if pending and not self._listens():
+                    self._hang_up()
             return [future.result() for future in futures]
         except BaseException:
             stop.set()
@@ -230,6 +237,17 @@ class Client:
             self._sockets = {known for known in self._sockets if known.fileno() >= 0} | {opened}
         if stop.is_set():
             _shut(opened)
+
+    def _listens(self) -> bool:
+        """No only where a connection is refused: a busy server may be slow to take one."""
+        url = httpx.URL(self.url)
+        try:
+            socket.create_connection((url.host, url.port or (443 if url.scheme == "https" else 80)), CONNECT).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def _hang_up(self) -> None:
         """Whoever waits for an answer gets an error."""

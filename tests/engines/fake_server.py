@@ -65,6 +65,12 @@ class FakeServer:
         self.port = self.http.server_address[1]
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
+    def turn_away(self) -> None:
+        """Take no more connections, as a server that is ending; those there are stay open."""
+        assert self.http is not None
+        self.http.shutdown()
+        self.http.server_close()
+
     def kill(self) -> None:
         """With all connections, whatever goes on in them."""
         if self.http is None:

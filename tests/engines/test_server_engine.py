@@ -336,6 +336,26 @@ def test_a_server_that_does_not_answer(make: Make, server: FakeServer, monkeypat
     release.set()
 
 
+def test_a_server_that_ends_and_leaves_its_requests_unanswered(
+    make: Make, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(patience=0.5)
+    draw(engine)
+    release = threading.Event()
+
+    def hang(path: str, body: dict) -> None:
+        release.wait(30)
+
+    server.fault = hang
+    monkeypatch.setattr(client, "PULSE", 0.1)
+    threading.Timer(0.3, server.turn_away).start()
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"has not answered for 0.5 seconds"):
+        draw(engine)
+    assert time.monotonic() - began < 10
+    release.set()
+
+
 def test_time_that_an_answer_took_before_it_broke_off_is_not_counted(make: Make, server: FakeServer) -> None:
     engine = make(patience=0.4)
     expected = draw(engine)
