@@ -2,7 +2,7 @@
 
 Slot t of a row's key-value cache holds the token at position t of that row, whatever its neighbours' lengths. So rows of
 different length need no padding inside the cache, a row continues where it stopped, going back is setting its length, and
-finished rows simply leave the batch.
+finished rows simply leave the batch: those that go on are swapped to the front of the cache, so that it is read in place.
 
 Shape legend: n rows in a forward pass, q new tokens a row, L slots, D head size.
 """
@@ -89,7 +89,7 @@ class TorchSession:
 
     def prefill(self) -> None:
         """Read in every row but its last token, so that forks share the work."""
-        rows = [row for row, ids in enumerate(self.ids) if len(ids) > 1]
+        rows = self.cache.to_front([row for row, ids in enumerate(self.ids) if len(ids) > 1])
         if rows:
             self._read_in(rows, [self.ids[row][:-1] for row in rows])
 
@@ -123,6 +123,7 @@ class TorchSession:
         logprobs: dict[int, list[float]] = {row: [] for row in active}
         order, step = list(active), 0
         while active:
+            active = self.cache.to_front(active)
             hidden = self._read_in(active, [self.ids[row] for row in active])
             u = torch.tensor([uniforms[row][step] for row in active], dtype=torch.float64)
             tokens, drawn = _draw(self.engine.policy.head(hidden), u, sampling.temperature)
@@ -145,7 +146,7 @@ class TorchSession:
         return completion(self.engine.policy.tokenizer, ids, logprobs, sampling)
 
     def _read_in(self, rows: Sequence[int], ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Bring the cache of ``rows`` up to their ``ids``; (n, H) hidden states at the last of them."""
+        """Bring the cache of ``rows``, its first ones, up to their ``ids``; (n, H) hidden states at the last of them."""
         device = self.engine.policy.device
         begin = [min(self.read[row], len(tokens) - 1) for row, tokens in zip(rows, ids, strict=True)]
         new = [list(tokens[b:]) for tokens, b in zip(ids, begin, strict=True)]
@@ -153,7 +154,7 @@ class TorchSession:
         padded = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in new], device=device)  # (n, q)
         # Padding goes to slots beyond the row's end; no query of the row sees them before they are written again.
         slots = torch.tensor(begin, device=device)[:, None] + torch.arange(width, device=device)  # (n, q)
-        extent = self.cache.aim(rows, slots)
+        extent = self.cache.aim(begin, slots)
         seen = torch.arange(extent, device=device)[None, None, None, :] <= slots[:, None, :, None]  # (n, 1, q, L)
         positions = slots.clamp(max=self.engine.longest - 1)  # only padding can lie beyond the last position
         hidden = self.engine.policy.decoder(
@@ -175,50 +176,71 @@ def _draw(logits: torch.Tensor, u: torch.Tensor, temperature: float) -> tuple[li
 
 
 class _SlotCache(Cache):
-    """Keys and values by slot: one (rows, heads, L, D) buffer a layer, grown by doubling."""
+    """Keys and values by slot: one (rows, heads, L, D) buffer a layer, grown by doubling.
+
+    Rows lie in any order (``place`` of each), so that those which a forward pass needs can be the first ones.
+    """
 
     def __init__(self, policy: Policy, rows: int) -> None:
         self.depth = int(policy.decoder.config.num_hidden_layers)
         super().__init__(layers=[DynamicLayer() for _ in range(self.depth)])
-        self.rows = rows
+        self.place = list(range(rows))
         self.keys: list[torch.Tensor | None] = [None] * self.depth
         self.values: list[torch.Tensor | None] = [None] * self.depth
-        self.target: tuple[torch.Tensor | None, torch.Tensor, int] | None = None
+        self.target: tuple[torch.Tensor, int | None, int] | None = None
 
-    def aim(self, rows: Sequence[int], slots: torch.Tensor) -> int:
-        """Say where the next forward pass writes: (n, q) ``slots`` of ``rows``. Returns L, the slots it reads."""
-        everything = len(rows) == self.rows and list(rows) == list(range(self.rows))
-        extent = int(slots.max()) + 1
-        self.target = (None if everything else torch.tensor(list(rows), device=slots.device), slots, extent)
+    def to_front(self, rows: Sequence[int]) -> list[int]:
+        """Make ``rows`` the first ones, moving as few as can be; returns them in the order in which they then lie."""
+        wanted = set(rows)
+        late = [row for row in rows if self.place[row] >= len(rows)]
+        early = [row for row, place in enumerate(self.place) if place < len(rows) and row not in wanted]
+        if late:
+            here = [self.place[row] for row in (*late, *early)]
+            there = [self.place[row] for row in (*early, *late)]
+            for buffer in (*self.keys, *self.values):
+                if buffer is not None:
+                    buffer[there] = buffer[here]
+            for a, b in zip(late, early, strict=True):
+                self.place[a], self.place[b] = self.place[b], self.place[a]
+        return sorted(rows, key=self.place.__getitem__)
+
+    def aim(self, begin: Sequence[int], slots: torch.Tensor) -> int:
+        """Say where the next forward pass of the first n rows writes: (n, q) ``slots``, each row's from ``begin`` on.
+
+        Returns L, the slots it reads.
+        """
+        extent = max(begin) + slots.shape[1]
+        self.target = (slots, begin[0] if min(begin) == max(begin) else None, extent)
         return extent
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        assert self.target is not None
         return self._put(self.keys, key_states, layer_idx), self._put(self.values, value_states, layer_idx)
 
     def _put(self, buffers: list[torch.Tensor | None], new: torch.Tensor, layer: int) -> torch.Tensor:
         assert self.target is not None
-        rows, slots, extent = self.target
+        slots, common, extent = self.target
         buffer = buffers[layer]
         if buffer is None or buffer.shape[2] < extent:
             heads, size = new.shape[1], new.shape[3]
-            grown = new.new_zeros(self.rows, heads, max(32, 2 * extent), size)
+            grown = new.new_zeros(len(self.place), heads, max(32, 2 * extent), size)
             if buffer is not None:
                 grown[:, :, : buffer.shape[2]] = buffer
             buffers[layer] = buffer = grown
-        index = torch.arange(self.rows, device=new.device) if rows is None else rows
-        buffer[index[:, None], :, slots] = new.transpose(1, 2)  # (n, q, heads, D)
-        view = buffer[:, :, :extent]
-        return view if rows is None else view.index_select(0, rows)
+        if common is not None:  # all rows stand at one slot: a plain copy, which is quicker
+            buffer[: len(new), :, common:extent] = new
+        else:
+            index = torch.arange(len(new), device=new.device)
+            buffer[index[:, None], :, slots] = new.transpose(1, 2)  # (n, q, heads, D)
+        return buffer[: len(new), :, :extent]
 
     def select(self, rows: Sequence[int]) -> _SlotCache:
         """A copy whose row i is row ``rows[i]``."""
         copy = object.__new__(_SlotCache)
         copy.__dict__.update(self.__dict__)
-        index = torch.tensor(list(rows))
-        copy.rows, copy.target = len(rows), None
+        index = torch.tensor([self.place[row] for row in rows])
+        copy.place, copy.target = list(range(len(rows))), None
         copy.keys = [None if k is None else k.index_select(0, index.to(k.device)) for k in self.keys]
         copy.values = [None if v is None else v.index_select(0, index.to(v.device)) for v in self.values]
         return copy

@@ -24,10 +24,10 @@ import torch
 
 from sesa_lab import environments
 from sesa_lab.config import PolicyConfig, SamplerConfig
-from sesa_lab.engines import Counters, Sampling, TorchEngine
+from sesa_lab.engines import Counters, TorchEngine
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import bench_engines, bench_environments, bench_sketches
-from sesa_lab.experiments.bench_engines import WORK, Work, generate
+from sesa_lab.experiments.bench_engines import WORK, Work
 from sesa_lab.experiments.bench_environments import LOAD, Load
 from sesa_lab.experiments.bench_pairs import Spent, both, median_spent, progress, ratios, say
 from sesa_lab.experiments.bench_rereading import Rereading
@@ -59,7 +59,7 @@ def main(
     Args:
         rounds: paired rounds of every comparison; an interval needs two.
         out: JSON file.
-        shapes: the training steps to compare, by name; drawing, decoding and sketches are measured on the first.
+        shapes: the training steps to compare, by name; drawing and sketches are measured on the first.
         load: how much the environments do a round.
         drafting: the sketches, and the solutions drawn with and without them.
         work: what every engine draws.
@@ -92,8 +92,8 @@ def main(
         for name, drawn in {"shipped policy": shipped(first), "bench policy": made(policy, first)}.items():
             drawing = result["drawing"][name] = compare_drawing(*drawn, rounds, name)
             say(_drawing_lines(name, drawing))
-        result["decoding"] = compare_decoding(policy, first, rounds)
-        say(_decoding_lines(result["decoding"]))
+    result["decoding"] = bench_engines.compare_lab(rounds)
+    say(bench_engines.lab_lines(result["decoding"]))
     result["engines"] = bench_engines.compare(rounds, first, work)
     say(bench_engines.lines(result["engines"]))
     result["sketches"] = bench_sketches.compare(rounds, first, drafting)
@@ -242,50 +242,6 @@ def _alternate(
     return found, {way: dict(zip(names, (total / rounds).tolist(), strict=True)) for way, total in totals.items()}
 
 
-def compare_decoding(policy: Policy, shape: Shape, rounds: int) -> dict[str, Any]:
-    """Our engine and transformers' ``generate`` on the same merged weights: every prompt ``group`` times, at one go.
-
-    ``generate`` is given the rows left-padded, as TRL does. Ours also returns the log-prob of every token; ``generate``
-    is not asked for it.
-    """
-    engine = TorchEngine(policy)
-    requests = made(policy, shape)[1]
-    rows = [request.prompt_ids for request in requests for _ in range(shape.group)]
-
-    def ours(number: int) -> int:
-        sampling = Sampling(shape.tokens, policy.stop_ids)
-        drawn = engine.start(rows).sample(sampling, [stream(number, "sampling", i) for i in range(len(rows))])
-        return sum(len(completion.ids) for completion in drawn)
-
-    def generate(number: int) -> int:
-        return _generate(policy, rows, shape.tokens)
-
-    found: dict[str, list[Spent]] = {"ours": [], "generate": []}
-    tokens = {"ours": 0, "generate": 0}
-    with merged(policy.model):
-        for number in progress(rounds + 1, "decode"):
-            sides = [("ours", ours), ("generate", generate)]
-            for name, run in sides if number % 2 == 0 else sides[::-1]:
-                begin = clock()
-                count = run(number)
-                spent = since(begin)
-                if number:
-                    found[name].append(spent)
-                    tokens[name] += count
-    result: dict[str, Any] = {"speedup": ratios(found["generate"], found["ours"])}
-    for name, spents in found.items():
-        median = median_spent(spents)
-        per_round = tokens[name] / rounds
-        result[name] = median | {"tokens": per_round, "tokens_per_second": per_round / median["seconds"]}
-    return result
-
-
-def _generate(policy: Policy, rows: Sequence[Sequence[int]], limit: int) -> int:
-    """Tokens that ``generate`` drew, stop tokens included and what follows them not."""
-    stops = (generate(policy, rows, limit) == policy.stop_ids[0]).int()
-    return int((stops.cumsum(1) - stops == 0).sum())
-
-
 def _streams(number: int) -> Callable[[int, int], np.random.Generator]:
     return lambda group, index: stream(0, "sampling", number, group, index)
 
@@ -344,11 +300,3 @@ def _drawing_lines(name: str, drawing: Mapping[str, Any]) -> list[str]:
         f"sequential over parallel: {both(drawing['sequential_over_parallel'])}",
         f"without the kept cache (rereading) over sequential: {both(drawing['rereading_over_sequential'])}",
     ]
-
-
-def _decoding_lines(decoding: Mapping[str, Any]) -> list[str]:
-    lines = ["Decoding, bench policy, adapter merged", f"{'':12}{'s':>9}{'cpu s':>9}{'tokens/s':>10}{'tokens':>8}"]
-    for side in ("ours", "generate"):
-        s = decoding[side]
-        lines.append(f"{side:12}{s['seconds']:9.2f}{s['cpu']:9.2f}{s['tokens_per_second']:10.0f}{s['tokens']:8.0f}")
-    return [*lines, f"ours is faster by {both(decoding['speedup'])}"]

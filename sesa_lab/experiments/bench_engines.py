@@ -3,6 +3,8 @@
 Two works. *Parallel*: every prompt's group at one go. *Drafting*: a growing list for every prompt, one short sketch after another,
 each given all before it: what stage I of SESA does. ``generate`` keeps nothing between two calls and so reads each list from its
 beginning; vLLM is measured with its prefix cache and with the cache emptied before every draw.
+
+``compare_lab`` draws from shipped policies as their training does: answers end at their stop tokens, at lengths that differ.
 """
 
 from __future__ import annotations
@@ -11,21 +13,26 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sesa_lab.config import EngineConfig
+from sesa_lab import environments
+from sesa_lab.config import EngineConfig, PolicyConfig
 from sesa_lab.engines import Engine, Sampling, TorchEngine
 from sesa_lab.engines.vllm_engine import VllmEngine
 from sesa_lab.experiments.bench_pairs import Spent, both, median_spent, progress, ratios
 from sesa_lab.experiments.bench_trl import Shape, clock, make_policy, our_config, since
 from sesa_lab.policies import Policy, load_policy, merged
+from sesa_lab.prompts import Speaker
 from sesa_lab.seeding import stream
 
 AIMS = {"torch over generate": 2.0, "vllm over emptied": 1.5}
-"""What is aimed at: tokens a second of the first over those of the second, in parallel drawing and in drafting."""
+"""What is aimed at: tokens a second of the first over those of the second."""
+LAB = {"countdown": ("countdown-habit", 16), "frozen_lake": ("frozen-lake-habit", 14), "sokoban": ("sokoban-habit", 26)}
+"""Environment -> a shipped policy and the token limit of its experiments."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +102,38 @@ def compare(rounds: int, shape: Shape, work: Work = WORK) -> dict[str, Any]:
     return {"parameters": parameters, "work": dataclasses.asdict(work), "aims": AIMS, **found}
 
 
+def compare_lab(rounds: int, prompts: int = 16, group: int = 16) -> dict[str, Any]:
+    """Shipped policies, by our engine and by ``generate``: ``group`` answers to each of ``prompts`` tasks, as training draws.
+
+    Answers end at a stop token. The two sides draw other ones, so ratios are of seconds a token, tokens after a stop not
+    counted. Ours also returns every log-prob.
+    """
+    result: dict[str, Any] = {"prompts": prompts, "group": group, "policies": {}}
+    for name, (model, limit) in LAB.items():
+        environment = environments.make(name)
+        policy = load_policy(PolicyConfig(model=model, device="cpu"), name, environment.options, 0)
+        speaker = Speaker(policy.tokenizer, "lab", name, policy.stop_ids)
+        contexts = [speaker.answer(environment.task(i)) for i in range(prompts)]
+        work, stops = Work(prompts, len(contexts[0]), group, limit), policy.stop_ids
+        sides: dict[str, Side] = {
+            "torch": partial(_parallel, TorchEngine(policy), contexts, work, stops=stops),
+            "generate": lambda number, p=policy, c=contexts, w=work: _ended_by_generate(p, c, w),  # type: ignore[misc]
+        }
+        spent: dict[str, list[Spent]] = {side: [] for side in sides}
+        for number in progress(rounds + 1, f"decoding, {model}"):
+            for side in list(sides) if number % 2 == 0 else list(sides)[::-1]:
+                begin = clock()
+                count = sides[side](number)
+                if number:  # the first round warms up
+                    wall, cpu = since(begin)
+                    spent[side].append((wall / count, cpu / count))
+        result["policies"][model] = {
+            **{side: 1 / median_spent(own)["seconds"] for side, own in spent.items()},
+            "speedup": ratios(spent["generate"], spent["torch"]),
+        }
+    return result
+
+
 def _rounds(sides: Mapping[str, Side], rounds: int, title: str) -> dict[str, Any]:
     spent: dict[str, list[Spent]] = {name: [] for name in sides}
     tokens = dict.fromkeys(sides, 0)
@@ -117,11 +156,15 @@ def _rounds(sides: Mapping[str, Side], rounds: int, title: str) -> dict[str, Any
     return result
 
 
-def _parallel(engine: Engine, contexts: Sequence[Sequence[int]], work: Work, number: int) -> int:
+def _parallel(
+    engine: Engine, contexts: Sequence[Sequence[int]], work: Work, number: int, stops: Sequence[int] = ()
+) -> int:
     rows = work.prompts * work.group
     with engine.synced():
         session = engine.start(contexts).fork([g for g in range(work.prompts) for _ in range(work.group)])
-        drawn = session.sample(Sampling(work.tokens, ()), [stream(number, "sampling", i) for i in range(rows)])
+        drawn = session.sample(
+            Sampling(work.tokens, tuple(stops)), [stream(number, "sampling", i) for i in range(rows)]
+        )
     return sum(len(completion.ids) for completion in drawn)
 
 
@@ -145,6 +188,13 @@ def _draft(
 def _parallel_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
     with merged(policy.model):
         return int(generate(policy, [c for c in contexts for _ in range(work.group)], work.tokens, whole=True).numel())
+
+
+def _ended_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
+    with merged(policy.model):
+        drawn = generate(policy, [c for c in contexts for _ in range(work.group)], work.tokens)
+    stops = (drawn == policy.stop_ids[0]).int()
+    return int((stops.cumsum(1) - stops == 0).sum())
 
 
 def _draft_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
@@ -198,4 +248,16 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         for pair, ratio in part["speedups"].items():
             aim = f" (aim: {result['aims'][pair]:g})" if pair in result["aims"] else ""
             found.append(f"{pair}: {both(ratio)}{aim}")
+    return found
+
+
+def lab_lines(result: Mapping[str, Any]) -> list[str]:
+    """The table of ``compare_lab``."""
+    found = [
+        f"Decoding, shipped policies: {result['prompts']} tasks x {result['group']} answers each,"
+        " up to their stop tokens; tokens a second",
+        f"{'':20}{'torch':>9}{'generate':>10}  torch over generate (aim: {AIMS['torch over generate']:g})",
+    ]
+    for model, part in result["policies"].items():
+        found.append(f"{model:20}{part['torch']:9.0f}{part['generate']:10.0f}  {both(part['speedup'])}")
     return found

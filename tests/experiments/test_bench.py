@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import bench
+from sesa_lab.experiments import bench, bench_engines
 from sesa_lab.experiments.bench_trl import Shape, Side, make_policy, our_config, questions, reward
 from sesa_lab.policies import Policy, load_policy
 
@@ -77,9 +77,19 @@ def test_an_engine_that_rereads_draws_the_same(policy: Policy) -> None:
     ]
 
 
-def test_decoding_draws_equally_many_tokens(policy: Policy) -> None:
-    found = bench.compare_decoding(policy, TINY, rounds=1)
-    assert found["ours"]["tokens"] == found["generate"]["tokens"] == 8 * 6
+def test_decoding_counts_what_both_sides_draw_up_to_the_stop_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    for side in ("_parallel", "_ended_by_generate"):
+        drawing = getattr(bench_engines, side)
+        monkeypatch.setattr(bench_engines, side, lambda *a, _f=drawing, **k: counts.append(_f(*a, **k)) or counts[-1])
+    found = bench_engines.compare_lab(rounds=1, prompts=2, group=8)
+    assert set(found["policies"]) == {"countdown-habit", "frozen-lake-habit", "sokoban-habit"}
+    assert len(counts) == 3 * 2 * 2
+    # 16 answers of 3 to 16 tokens, whichever side draws them; never all of them up to the limit.
+    assert all(
+        16 * 3 <= count < 16 * limit for count, limit in zip(counts, [16] * 4 + [14] * 4 + [26] * 4, strict=True)
+    )
+    assert all(part["speedup"]["seconds"]["n"] == 1 and part["torch"] > 0 for part in found["policies"].values())
 
 
 def test_without_trl_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
