@@ -105,7 +105,8 @@ def server_command(folder: str, rank: int, chosen: Any, gpu: bool) -> tuple[dict
         chosen: host, port, dtype, max_context and extra flags.
         gpu: whether there is one.
     """
-    from sesa_lab.engines.vllm_engine import CPU_BLOCK, CPU_CACHE_MB, ON_CPU, QUIET
+    from sesa_lab.engines.vllm_engine import CPU_BLOCK, ON_CPU, QUIET
+    from sesa_lab.policies.memory import CPU_CACHE_MB
 
     variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", **QUIET}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]  # the script `vllm` fails in its CPU build

@@ -21,9 +21,9 @@ from sesa_lab.engines.tokens import Drawn, TokenSession
 from sesa_lab.engines.versions import Version, Versions, check_same, probe, room_for
 from sesa_lab.errors import InputError, first_line
 from sesa_lab.policies import Policy
+from sesa_lab.policies.memory import CPU_CACHE_MB
 
-CPU_CACHE_MB = 256  # for keys and values, where there is no GPU
-CPU_BLOCK = 32  # tokens of a block of them
+CPU_BLOCK = 32  # tokens of a block of keys and values
 QUIET = {"VLLM_NO_USAGE_STATS": "1"}
 ON_CPU = {  # environment variables, where there is no GPU
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # cores are shared with the trainer

@@ -27,6 +27,13 @@ def available(device: str) -> int | None:
     return None
 
 
+def total(device: str) -> int:
+    """Bytes that a GPU has, taken or free; 0 where there is no such GPU."""
+    if not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def _left_by_groups(root: Path) -> Iterator[int]:
     """What each memory limit on this process leaves, in bytes; nothing where there are no control groups.
 

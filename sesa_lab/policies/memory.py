@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from sesa_lab.config import PolicyConfig
+from sesa_lab.config import EngineConfig, PolicyConfig
 from sesa_lab.errors import InputError, first_line
 from sesa_lab.policies.adapter import targets
-from sesa_lab.policies.available import available
+from sesa_lab.policies.available import available, total
 
 PART = 2048  # tokens of a gradient pass, padding included, where the caller does not say
 CHUNK = 1 << 22  # logits held at once: tokens x vocabulary
 ADAM = 4  # numbers a trained weight: itself, its gradient and Adam's two moments
+CPU_CACHE_MB = 256  # for the keys and values of vLLM on a CPU, where engine.cache_mb does not say
 LOGIT_BYTES = 32  # a logit in several precisions, with its gradients
 MARGIN = 1.1  # what layers keep beside the widths counted: adapters' inner numbers, normalised queries and keys
 
@@ -43,6 +44,7 @@ class Workload:
         contexts: distinct prompts among them, read in together.
         trains: whether the adapter is trained.
         micro_batch: rows of a gradient pass; 0: as many as hold about ``PART`` tokens.
+        vllm: of a vLLM engine in this process, which has a copy of the weights and a cache of its own; None: there is none.
     """
 
     tokens: int = 0
@@ -50,6 +52,7 @@ class Workload:
     contexts: int = 0
     trains: bool = False
     micro_batch: int = 0
+    vllm: EngineConfig | None = None
 
 
 IDLE = Workload()
@@ -66,6 +69,7 @@ class Memory:
         logits: of a chunk of it.
         merging: the base weights that stand by while the adapter is merged into them to draw.
         drawing: keys and values, and the logits of all rows.
+        vllm: what a vLLM engine beside it takes.
     """
 
     weights: int
@@ -74,10 +78,12 @@ class Memory:
     logits: int
     merging: int
     drawing: int
+    vllm: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.adapter + max(self.activations + self.logits, self.merging + self.drawing)
+        turns = max(self.activations + self.logits, self.merging + self.drawing)
+        return self.weights + self.adapter + self.vllm + turns
 
     def __str__(self) -> str:
         """One line: the sum, and its parts in GiB."""
@@ -102,7 +108,7 @@ def check(shape: Any, config: PolicyConfig, folder: str, device: str, workload: 
     free = available(device)
     if free is None:
         return
-    need = estimate(shape, config, workload)
+    need = estimate(shape, config, workload, device)
     if need.total > free:
         raise InputError(
             f"model {folder} will take about {need}, and {_gib(free)} GiB are free on {device}; {_remedies(config, need)}, or"
@@ -110,8 +116,10 @@ def check(shape: Any, config: PolicyConfig, folder: str, device: str, workload: 
         )
 
 
-def estimate(shape: Any, config: PolicyConfig, workload: Workload) -> Memory:
+def estimate(shape: Any, config: PolicyConfig, workload: Workload, device: str = "cpu") -> Memory:
     """What a policy will take; its parameters are counted on torch's meta device, where they have shapes and no values.
+
+    ``device`` is where it goes; the share of a GPU's memory that vLLM takes is a share of this one's.
 
     Raises:
         InputError: the model's code cannot be run without values.
@@ -131,14 +139,25 @@ def estimate(shape: Any, config: PolicyConfig, workload: Workload) -> Memory:
     workload = replace(workload, tokens=min(workload.tokens, text.max_position_embeddings))
     part = _part(workload) if workload.trains else 0
     merging = sum(layer.weight.nbytes for layer in adapted) if workload.rows and dtype.itemsize == 4 else 0
+    weights = sum(weight.nbytes for weight in model.parameters())
     return Memory(
-        weights=sum(weight.nbytes for weight in model.parameters()),
+        weights=weights,
         adapter=_adapter(adapted, config) * (ADAM if workload.trains else 1),
         activations=_activations(text, config, dtype.itemsize, part, workload.tokens),
         logits=min(CHUNK, part * text.vocab_size) * LOGIT_BYTES,
         merging=merging,
         drawing=_drawing(text, workload, dtype.itemsize),
+        vllm=_vllm(workload.vllm, weights, device),
     )
+
+
+def _vllm(engine: EngineConfig | None, weights: int, device: str) -> int:
+    """On a GPU the share it is given, weights and cache included; on a CPU a copy of the weights and its cache."""
+    if engine is None:
+        return 0
+    if device.startswith("cuda"):
+        return int(engine.memory_share * total(device))
+    return weights + ((engine.cache_mb or CPU_CACHE_MB) << 20)
 
 
 def _part(workload: Workload) -> int:
@@ -210,6 +229,7 @@ def _remedies(config: PolicyConfig, need: Memory) -> str:
     lower += ["update.micro_batch"] if need.activations else []
     lower += ["sampler.max_tokens"] if need.activations or need.drawing else []
     lower += ["run.groups or sampler.group_size"] if need.drawing else []
+    lower += ["engine.memory_share or engine.cache_mb"] if need.vllm else []
     return ", ".join([*found, *([f"lower {', '.join(lower)}"] if lower else [])])
 
 

@@ -157,13 +157,15 @@ def workload(config: Config, environment: Any, processes: int = 1) -> Workload:
     """
     sampler, groups = config.sampler, math.ceil(config.run.groups / processes)
     prompt = len(environment.task(0).prompt) // 3 + 64
-    drawn = shares(sampler)[1] * sampler.sketch_tokens if sampler.name == "sesa" else 0
+    before = {"sesa": sampler.sketch_tokens, "sequential": sampler.max_tokens}.get(sampler.name, 0)
+    drawn = shares(sampler)[1] * before  # all sketches of a list, or all answers of a sequence
     return Workload(
         tokens=prompt + max(environment.turns * sampler.max_tokens, drawn),
         rows=groups * sampler.group_size if config.engine.name == "torch" else 0,
         contexts=groups if config.engine.name == "torch" else 0,
         trains=True,
         micro_batch=config.update.micro_batch,
+        vllm=config.engine if config.engine.name == "vllm" else None,
     )
 
 

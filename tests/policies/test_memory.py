@@ -12,10 +12,12 @@ import torch
 from test_model_kinds import MAKES, kept_bytes
 from transformers import AutoConfig, LlamaConfig
 
-from sesa_lab.config import PolicyConfig
+from sesa_lab import environments
+from sesa_lab.config import Config, EngineConfig, PolicyConfig
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Workload, available, load_policy, memory, pack
 from sesa_lab.policies.memory import Memory, estimate
+from sesa_lab.training import room
 
 WORK = Workload(tokens=128, rows=6, contexts=2, trains=True, micro_batch=4)
 WIDE = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "max_position_embeddings": 512}
@@ -90,10 +92,37 @@ def test_drawing_by_hand(folder: Path) -> None:
 
 
 def test_updating_and_drawing_take_turns() -> None:
-    found = Memory(weights=2**30, adapter=2**29, activations=2**31, logits=2**28, merging=2**30, drawing=2**29)
+    found = Memory(weights=2**30, adapter=2**29, activations=2**31, logits=2**28, merging=2**30, drawing=2**29, vllm=0)
     assert found.total == 2**30 + 2**29 + 2**31 + 2**28
     assert str(found) == ("3.75 GiB (weights 1, adapter 0.5, activations 2, logits 0.25, merging 1, drawing 0.5)")
     assert dataclasses.replace(found, drawing=2**32).total == 2**30 + 2**29 + 2**30 + 2**32
+
+
+def test_vllm_in_this_process_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = dataclasses.replace(WORK, rows=0, contexts=0, vllm=EngineConfig(name="vllm"))
+    found = told(folder, beside)
+    assert found.vllm == found.weights + 256 * 2**20, "a copy of the weights, and the cache"
+    assert found.total == told(folder, dataclasses.replace(beside, vllm=None)).total + found.vllm
+    smaller = dataclasses.replace(beside, vllm=EngineConfig(name="vllm", cache_mb=3))
+    assert told(folder, smaller).vllm == found.weights + 3 * 2**20
+    monkeypatch.setattr(memory, "total", lambda device: 10 * 2**30)
+    shape = AutoConfig.from_pretrained(folder)
+    assert estimate(shape, PolicyConfig(), beside, "cuda").vllm == int(0.4 * 10 * 2**30), "of a GPU: its share"
+    monkeypatch.setattr(memory, "available", lambda device: 0)
+    with pytest.raises(InputError, match=r"vllm 0\.2.*lower .*engine\.memory_share or engine\.cache_mb"):
+        memory.check(shape, PolicyConfig(), "x", "cpu", beside)
+
+
+def test_the_workload_of_a_run_counts_whole_sequences_and_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = environments.make("countdown")
+    prompt = len(environment.task(0).prompt) // 3 + 64
+    own = {"group_size": 6, "max_tokens": 10}
+    config = Config.build(sampler=own, policy={"model": "countdown-habit"}, environment={"name": "countdown"})
+    assert room.workload(config, environment).tokens == prompt + 10
+    sequence = config.changed(sampler={"name": "sequential"})
+    assert room.workload(sequence, environment).tokens == prompt + 6 * 10
+    assert room.workload(config, environment).vllm is None
+    assert room.workload(config.changed(engine={"name": "vllm"}), environment).vllm == EngineConfig(name="vllm")
 
 
 # --- the refusal --------------------------------------------------------------------------------------------------------
