@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from sesa_lab import cli_models, environments, prompts, serving
-from sesa_lab.config import SECTIONS, Config, PretrainConfig, check_value, flat_fields, sections
+from sesa_lab import cli_evaluate, cli_models, environments, prompts, serving
+from sesa_lab.cli_settings import add_option, add_settings, allowed, config_of, numbers, options_of, read_config
+from sesa_lab.config import PretrainConfig, check_value
 from sesa_lab.errors import InputError, NotebookError, suggest
 from sesa_lab.presets import PRESETS
 
@@ -62,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _pretrain(commands)
     _train(commands)
     _resume(commands)
-    _evaluate(commands)
+    cli_evaluate.add_arguments(_command(commands, "evaluate", cli_evaluate.TEXT, cli_evaluate.run))
     serving.add_arguments(_command(commands, "serve", serving.TEXT, serving.run))
     cli_models.add_arguments(_command(commands, "merge", cli_models.TEXT, cli_models.run))
     _report(commands)
@@ -88,19 +89,12 @@ def _environments(commands: Any) -> None:
                 continue
             print(f"{name}: {about['text']}")
             for key, option in about["options"].items():
-                print(f"  {key}={option['default']}  {option['text']}{_allowed(option)}")
+                print(f"  {key}={option['default']}  {option['text']}{allowed(option)}")
         if chosen.name is not None:
             environments.make(chosen.name)
 
     command = _command(commands, "environments", "List the environments and their options.", run)
     command.add_argument("name", nargs="?", help="only this one")
-
-
-def _allowed(meta: Any) -> str:
-    if meta["choices"]:
-        return f" [{' | '.join(meta['choices'])}]"
-    bounds = [("> ", meta["above"]), (">= ", meta["low"]), ("<= ", meta["high"])]
-    return "".join(f" [{sign}{bound:g}]" for sign, bound in bounds if bound is not None)
 
 
 def _prompts(commands: Any) -> None:
@@ -126,71 +120,6 @@ def _prompts(commands: Any) -> None:
     command.add_argument("--environment", default="path_exploration", help="environment (default: path_exploration)")
 
 
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
-def _add_settings(command: Any, only: tuple[str, ...] | None = None) -> None:
-    groups: dict[str, Any] = {}
-    for name, (section, field) in flat_fields().items():
-        if only is not None and name not in only:
-            continue
-        group = groups.setdefault(section, command.add_argument_group(section))
-        if name == "options":
-            _add_option_option(group)
-            continue
-        kind: Any = {"int": int, "float": float}.get(str(field.type), str)
-        default = "none" if field.default == "" else field.default
-        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {default})"
-        group.add_argument(
-            f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="X" if kind is not str else "NAME",
-            default=argparse.SUPPRESS, help=text.replace("%", "%%"),
-        )  # fmt: skip
-
-
-def _add_option_option(group: Any) -> None:
-    group.add_argument(
-        "--option", dest="option", action="append", metavar="NAME=VALUE", default=[],
-        help="an option of the environment, see `sesa-lab environments`; may be given several times",
-    )  # fmt: skip
-
-
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value that is a JSON number or true/false is taken as one, anything else as text."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"--option {pair!r}: expected NAME=VALUE, e.g. --option n_treasures=10")
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        options[name] = parsed if isinstance(parsed, (int, float, bool)) else value
-    return options
-
-
-def _config(chosen: argparse.Namespace, base: dict[str, dict[str, Any]]) -> Config:
-    """``base`` with what was chosen in its place; options of the environment are replaced one by one."""
-    given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
-    if chosen.option:
-        given["options"] = {**base.get("environment", {}).get("options", {}), **_options(chosen.option)}
-    for section, values in sections(given).items():
-        base.setdefault(section, {}).update(values)
-    return Config.build(chosen.preset, **base)
-
-
-def _read_config(path: str) -> dict[str, dict[str, Any]]:
-    try:
-        found = {name: dict(values) for name, values in json.loads(Path(path).read_text()).items()}
-        dict(found.get("environment", {}).get("options", {}))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"--config {path}: expected a JSON file as a run's config.json ({error})") from error
-    unknown = [name for name in found if name not in SECTIONS]
-    if unknown:
-        raise InputError(f"--config {path}: unknown section {unknown[0]!r}; {suggest(unknown[0], list(SECTIONS))}")
-    return found
-
-
 # --- one policy, one run --------------------------------------------------------------------------------------------
 
 
@@ -200,7 +129,7 @@ def _pretrain(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab.policies.pretrain import pretrain
 
-        environment = environments.make(chosen.environment, **_options(chosen.option))
+        environment = environments.make(chosen.environment, **options_of(chosen.option))
         values = {f.name: check_value(f"--{f.name}", f, getattr(chosen, f.name)) for f in fields}
         recipe = PretrainConfig(**values)
         with tqdm(total=recipe.steps, desc="pre-training", unit="step", file=sys.stderr, delay=0.01) as bar:
@@ -216,12 +145,12 @@ def _pretrain(commands: Any) -> None:
     text = "Train a small policy on what an environment's own prior or solver shows, into a Hugging Face folder."
     command = _command(commands, "pretrain", text, run)
     command.add_argument("--environment", default="path_exploration", help="environment (default: path_exploration)")
-    _add_option_option(command)
+    add_option(command)
     command.add_argument("--out", required=True, help="new folder, e.g. data/policies/mine")
     for field in fields:
         kind: Any = {"int": int, "float": float, "str": str}[str(field.type)]
         default = "none" if field.default == "" else field.default
-        text = f"{field.metadata['text']}{_allowed(field.metadata)} (default: {default})"
+        text = f"{field.metadata['text']}{allowed(field.metadata)} (default: {default})"
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="X", help=text
         )
@@ -248,7 +177,7 @@ def _train(commands: Any) -> None:
     def run(chosen: argparse.Namespace) -> None:
         from sesa_lab import api
 
-        config = _config(chosen, _read_config(chosen.config) if chosen.config else {})
+        config = config_of(chosen, read_config(chosen.config) if chosen.config else {})
         _summary(api.train_config(config, chosen.out))
 
     text = "Train a policy with GRPO into a new run folder."
@@ -256,7 +185,7 @@ def _train(commands: Any) -> None:
     command.add_argument("--out", required=True, help="run folder; must be new or empty")
     command.add_argument("--preset", choices=sorted(PRESETS), help="bundle of settings; options given beside it win")
     command.add_argument("--config", metavar="FILE", help="a JSON file as a run's config.json; options win over it")
-    _add_settings(command)
+    add_settings(command)
 
 
 def _resume(commands: Any) -> None:
@@ -280,82 +209,6 @@ def _summary(run: Any) -> None:
     print(first_last[columns].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
-def _evaluate(commands: Any) -> None:
-    def run(chosen: argparse.Namespace) -> None:
-        from sesa_lab import runs
-        from sesa_lab.training.evaluate import evaluate_samples
-
-        if "split" in _options(chosen.option):
-            raise InputError("--option split=...: which tasks are evaluated is said by --split")
-        base = runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {}
-        if hasattr(chosen, "engine") and base:  # the run's own engine settings are another engine's
-            base["engine"] = {}
-            base["update"] = {k: v for k, v in base["update"].items() if not k.startswith("mismatch")}
-        config = _config(chosen, base)
-        if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
-            config = config.changed(evaluation={"eval_temperature": 0.0})
-        ks = _numbers(chosen.k)
-        frame = evaluate_samples(
-            config, chosen.run_folder, chosen.samples, chosen.tasks, ks, chosen.split, chosen.guided
-        )
-        if chosen.guided:
-            print(
-                "drawn with sketches; samples of one sketch are alike, so pass@k is not the unbiased one of i.i.d. samples"
-            )
-        print(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-        if chosen.out:
-            try:
-                frame.to_json(chosen.out, orient="records", indent=2)
-            except OSError as error:
-                raise InputError(f"--out {chosen.out} cannot be written: {error}") from error
-
-    text = (
-        "Sample from a policy, given the task alone (or --guided), and report pass@k and coverage@k, beside the exact values"
-        " where there are any. Tasks are held-out ones where the environment has splits."
-    )
-    command = _command(commands, "evaluate", text, run)
-    command.add_argument(
-        "run_folder", nargs="?", metavar="RUN", help="a run: its settings (options win) and last checkpoint"
-    )
-    command.add_argument("--samples", type=int, default=256, metavar="X", help="samples a task (default: 256)")
-    command.add_argument("--tasks", type=int, default=1, metavar="X", help="tasks 0..X-1 are evaluated (default: 1)")
-    command.add_argument(
-        "--split",
-        choices=["train", "validation", "test"],
-        help="which tasks, where the environment has splits (default: validation)",
-    )
-    command.add_argument(
-        "--guided",
-        action="store_true",
-        help="draw with sketches: up to 8 a task in sequence, each followed by equally many samples, which are then alike",
-    )
-    command.add_argument("--k", default="1,8,64", metavar="K,K", help="values of k (default: 1,8,64)")
-    command.add_argument("--out", metavar="FILE", help="also write the table as JSON")
-    command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
-    _add_settings(
-        command,
-        (
-            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "engine", "server_url",
-            "adapter_folder", "max_context", "cache_mb", "memory_share", "temperature", "max_tokens", "stop_text",
-            "sketch_tokens", "seed"
-        ),
-    )  # fmt: skip
-
-
-def _numbers(text: str) -> list[int]:
-    """'0-4', '0,1,2' or '7' -> numbers."""
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            low, dash, high = part.partition("-")
-            found += list(range(int(low), int(high) + 1)) if dash else [int(low)]
-    except ValueError:
-        found = []
-    if not found:
-        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64")
-    return found
-
-
 # --- many runs ------------------------------------------------------------------------------------------------------
 
 
@@ -364,7 +217,7 @@ def _report(commands: Any) -> None:
         from sesa_lab.experiments import report
 
         out = Path(chosen.out or f"reports/{chosen.name}.html")
-        seeds = _numbers(chosen.seeds) if chosen.seeds else None
+        seeds = numbers(chosen.seeds) if chosen.seeds else None
         path = report.make(chosen.name, Path(chosen.runs), seeds, out, chosen.steps, chosen.full)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
 
@@ -388,7 +241,7 @@ def _experiment(commands: Any) -> None:
         if chosen.workers is not None and chosen.workers < 1:
             raise InputError(f"--workers = {chosen.workers} is out of range: expected >= 1")
         out = Path(chosen.out) if chosen.out else None
-        seeds = _numbers(chosen.seeds) if chosen.seeds else None
+        seeds = numbers(chosen.seeds) if chosen.seeds else None
         stages.run(chosen.name, Path(chosen.runs), seeds, chosen.steps, chosen.workers, chosen.arms, out)
 
     text = "Run one matrix of the experiments (what is missing of it) and print its table."

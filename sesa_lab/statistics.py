@@ -53,6 +53,31 @@ def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def bootstrap_mean(
+    values: Iterable[float], generator: np.random.Generator, level: float = 0.95, resamples: int = 10_000
+) -> Interval:
+    """Mean of independent values with the percentile interval of means of resamples with replacement (Efron 1979).
+
+    For values that are far from normal, such as a task's share of successes; it is somewhat narrow for fewer than 20.
+
+    Args:
+        values: one a task, any unit; NaN is dropped and not counted.
+        generator: draws the resamples.
+        level: of confidence, in (0, 1).
+        resamples: how many.
+
+    Returns:
+        (mean, low, high, n); no interval (NaN) below two values.
+    """
+    kept = _finite(values)
+    n = len(kept)
+    if n < 2:
+        return Interval(float(kept.mean()) if n else math.nan, math.nan, math.nan, n)
+    means = kept[generator.integers(0, n, (resamples, n))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(kept.mean()), float(low), float(high), n)
+
+
 def paired_difference(a: Paired, b: Paired, level: float = 0.95) -> Interval:
     """Mean of a - b over pairs with the t interval of the differences; n counts the pairs with both values."""
     first, second = _pairs(a, b)

@@ -377,14 +377,14 @@ def test_train_then_resume_then_evaluate(trained: Path, call: Call, tmp_path: Pa
     assert [row[0] for row in evaluation(out)[1:]] == ["step", "0", "2"]
     assert content == {path: path.read_bytes() for path in content}, "a finished run is left alone"
 
-    code, out, _ = call("evaluate", trained, "--samples", 8, "--k", "1,4", "--out", tmp_path / "table.json")
+    code, out, _ = call("evaluate", trained, "--samples", 8, "--k", "1,4", "--out", tmp_path / "x.parquet")
     assert code == 0
-    header, *rows = evaluation(out)
-    assert header[:3] == ["task", "k", "n"] and [row[:3] for row in rows] == [["0", "1", "8"], ["0", "4", "8"]]
-    written = json.loads((tmp_path / "table.json").read_text())
-    assert [row["k"] for row in written] == [1, 4]
+    header, *rows, last = evaluation(out)
+    assert header[:3] == ["k", "tasks", "n"] and [row[:3] for row in rows] == [["1", "1", "8"], ["4", "1", "8"]]
+    assert " ".join(last) == f"8 samples in {tmp_path / 'x.parquet'}"
     exact = float(run.evaluations["accuracy"].iloc[-1])
-    assert written[0]["exact_accuracy"] == pytest.approx(exact, rel=1e-4), "the last checkpoint is what is evaluated"
+    shown = float(rows[0][header.index("exact_accuracy")])
+    assert shown == pytest.approx(exact, abs=1e-4), "the last checkpoint is what is evaluated"
 
 
 @pytest.mark.slow
@@ -392,20 +392,19 @@ def test_evaluate_takes_settings_beside_a_run(trained: Path, call: Call) -> None
     # They used to be passed over in silence. Near temperature 0 all samples are the same answer.
     code, out, _ = call("evaluate", trained, "--samples", 8, "--k", "1", "--temperature", 0.001)
     header, row = evaluation(out)
-    assert code == 0 and float(row[header.index("success")]) in (0.0, 1.0)
-    code, _, err = call("evaluate", trained, "--samples", 2, "--k", "1", "--out", trained / "none" / "x.json")
+    assert code == 0 and float(row[header.index("pass_at_k")]) in (0.0, 1.0)
+    code, _, err = call("evaluate", trained, "--samples", 2, "--k", "1", "--out", trained / "none" / "x.parquet")
     assert code == 2 and "--out" in err.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_evaluate_with_sketches_says_what_pass_at_k_then_is(trained: Path, call: Call) -> None:
-    code, out, _ = call("evaluate", trained, "--samples", 8, "--k", "1,4", "--guided", "--sketch-tokens", 4)
+    code, out, _ = call("evaluate", trained, "--samples", 8, "--k", "1,4", "--way", "sesa", "--sketch-tokens", 4)
     assert code == 0
     assert out.splitlines()[0] == (
         "drawn with sketches; samples of one sketch are alike, so pass@k is not the unbiased one of i.i.d. samples"
     )
-    header, *rows = evaluation(out.partition("\n")[2])
-    assert header[-1] == "guided" and [row[-1] for row in rows] == ["True", "True"]
+    assert [row[0] for row in evaluation(out.partition("\n")[2])] == ["k", "1", "4"]
 
 
 @pytest.mark.slow

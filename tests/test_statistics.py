@@ -158,3 +158,25 @@ def test_ratio_of_means_takes_zeros_and_says_where_it_has_no_interval() -> None:
     noisy = statistics.ratio_of_means([1.0, 2.0], [-1.0, 4.0])  # the denominator's mean does not differ from 0
     assert noisy.mean == 1.0 and math.isnan(noisy.low) and math.isnan(noisy.high)
     assert math.isnan(statistics.ratio_of_means([1.0, 2.0], [0.0, 0.0]).mean)
+
+
+def test_bootstrap_of_two_values_is_one_of_three_means_and_repeats() -> None:
+    # Means of resamples of (0, 1): 0 and 1 with probability 1/4 each, else 1/2; so the 2.5 % and 97.5 % points are the ends.
+    found = statistics.bootstrap_mean([0.0, 1.0, math.nan], np.random.default_rng(0))
+    assert found == (0.5, 0.0, 1.0, 2)
+    assert statistics.bootstrap_mean([0.0, 1.0], np.random.default_rng(0), level=0.4) == (0.5, 0.5, 0.5, 2)
+    many = np.random.default_rng(1).normal(3.0, 2.0, 400)
+    mean, low, high, n = statistics.bootstrap_mean(many, np.random.default_rng(2))
+    t = statistics.mean_interval(many)
+    assert (mean, n) == (pytest.approx(t.mean), 400) and (low, high) == (
+        pytest.approx(t.low, abs=0.02),
+        pytest.approx(t.high, abs=0.02),
+    )
+    assert statistics.bootstrap_mean(many, np.random.default_rng(2)) == (mean, low, high, n)
+
+
+@pytest.mark.parametrize(("values", "mean"), [([], math.nan), ([2.0], 2.0)])
+def test_bootstrap_of_fewer_than_two_values_has_no_interval(values: list[float], mean: float) -> None:
+    found = statistics.bootstrap_mean(values, np.random.default_rng(0))
+    assert found.n == len(values) and math.isnan(found.low) and math.isnan(found.high)
+    assert found.mean == mean or math.isnan(mean)

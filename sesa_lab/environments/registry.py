@@ -14,15 +14,19 @@ from sesa_lab.config import check_value
 from sesa_lab.environments.contract import Environment
 from sesa_lab.environments.countdown import Countdown, CountdownOptions
 from sesa_lab.environments.frozen_lake import FrozenLake, FrozenLakeOptions
+from sesa_lab.environments.mathematics import Math, MathOptions
 from sesa_lab.environments.path_exploration import PathExploration, PathExplorationOptions
 from sesa_lab.environments.sokoban import Sokoban, SokobanOptions
+from sesa_lab.environments.sudoku import Sudoku, SudokuOptions
 from sesa_lab.errors import InputError, suggest
 
 REGISTRY: dict[str, tuple[type, Callable[[Any], Environment]]] = {
     "countdown": (CountdownOptions, Countdown),
     "frozen_lake": (FrozenLakeOptions, FrozenLake),
+    "math": (MathOptions, Math),
     "path_exploration": (PathExplorationOptions, PathExploration),
     "sokoban": (SokobanOptions, Sokoban),
+    "sudoku": (SudokuOptions, Sudoku),
 }
 """name -> (dataclass of documented options, factory taking one). The dataclass's docstring is the one-line text."""
 

@@ -91,18 +91,33 @@ EVALUATIONS = pa.schema(
         _required("success", pa.bool_()),
     ]
 )
+SAMPLES = pa.schema(
+    [
+        _required("task", pa.int64()),
+        _required("sample", pa.int64()),
+        _required("prompt", pa.string()),
+        pa.field("sketch", pa.string()),
+        _required("completion", pa.string()),
+        _required("tokens", pa.int64()),
+        _required("logprob", pa.float64()),
+        _required("finish", pa.string()),
+        _required("reward", pa.float64()),
+        _required("success", pa.bool_()),
+        pa.field("strategy", pa.string()),
+    ]
+)
 SCHEMAS: dict[str, pa.Schema] = {"rollouts": ROLLOUTS, "sketches": SKETCHES, "evaluations": EVALUATIONS}
 """By the name of the folder that holds the parts."""
 
 
 def batch(kind: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """``rows`` as one typed batch of the table ``kind`` (a key of ``SCHEMAS``).
+    """``rows`` as one typed batch of the table ``kind``: a key of ``SCHEMAS``, or ``samples``.
 
     Raises:
         ValueError: a missing or unknown key, a value that does not fit its column, a null where none may be. The
             message names the column.
     """
-    schema = SCHEMAS[kind]
+    schema = SAMPLES if kind == "samples" else SCHEMAS[kind]
     for i, row in enumerate(rows):
         if row.keys() != set(schema.names):
             missing, unknown = set(schema.names) - row.keys(), row.keys() - set(schema.names)

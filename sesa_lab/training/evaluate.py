@@ -1,86 +1,70 @@
-"""Evaluation: the policy's exact probability of every answer of an enumerable task, and estimates from samples."""
+"""Evaluation by samples: any policy, any environment, drawn in any way; pass@k and coverage@k with intervals over tasks."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
-from sesa_lab import engines, environments, runs
-from sesa_lab.config import Config
-from sesa_lab.diversity import coverage_at_k, exact_measures, pass_at_k
+from sesa_lab import engines, environments, runs, statistics
+from sesa_lab.config import Config, SamplerConfig
+from sesa_lab.diversity import coverage_at_k, pass_at_k
 from sesa_lab.errors import InputError
-from sesa_lab.policies import Policy, load_policy, merged, pack, token_logprobs
+from sesa_lab.policies import Policy, load_policy, merged
 from sesa_lab.prompts import Speaker, Templates
+from sesa_lab.runs import schema
+from sesa_lab.runs.samples import SampleStore
 from sesa_lab.samplers import Request
 from sesa_lab.seeding import stream
-from sesa_lab.training import room
+from sesa_lab.training import held_out, room
 from sesa_lab.training.credit import verdicts
-from sesa_lab.training.held_out import answers, check_enough, direct, in_split
-from sesa_lab.training.held_out import guided as with_sketches
-from sesa_lab.types import Score, Task
+from sesa_lab.training.exact import exact_at
+from sesa_lab.training.held_out import answers, check_enough, in_split
+from sesa_lab.types import Group
 
-ROWS = 512  # answers scored in one forward pass
+WAYS = ("parallel", "sequential", "sesa", "iid-sketches")
+"""Of drawing a task's samples: i.i.d. given the task alone; one after another, each given those before it; with sketches drafted
+in sequence (``held_out.guided``), or i.i.d."""
+AT_ONCE = 1024  # samples after which an evaluation is kept on disk, or those of one task
 
 
-@torch.no_grad()
-def answer_probabilities(
-    policy: Policy, environment: Any, speaker: Speaker, task: Task, temperature: float = 1.0
-) -> dict[str, float]:
-    """p(answer | x) for every valid answer, in the environment's order.
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was drawn, and what it comes to.
 
-    The probability is that of the answer's own tokenisation followed by the stop token. A policy could spell the same
-    text by other tokens; that mass is counted as invalid (at most 1 - sum of what is returned).
-
-    Raises:
-        InputError: the environment cannot enumerate the task's answers.
+    Attributes:
+        samples: one row a sample, columns as in ``runs.schema.SAMPLES``; ``logprob`` is the sum over its tokens, nats, under what
+            it was drawn under.
+        tasks: one row a task and k: ``task``, ``k``, ``n`` (samples), ``success`` (share), ``pass_at_k``, ``coverage_at_k``
+            (distinct successful strategies), ``exact_accuracy`` and ``exact_coverage`` (given the task alone; NaN where answers
+            cannot be enumerated). pass@k and coverage@k are NaN where k > n.
     """
-    answers = environment.enumerate(task)
-    if answers is None:
-        raise InputError(f"environment {environment.name} cannot enumerate its answers; exact measures need that")
-    x = speaker.answer(task)
-    completions = [(*policy.encode(answer), policy.stop_ids[0]) for answer in answers]
-    sums = np.zeros(len(answers))
-    for start in range(0, len(answers), ROWS):
-        part = completions[start : start + ROWS]
-        rows = pack([x] * len(part), part)
-        logprobs = token_logprobs(policy, rows, temperature)[0].double().cpu().numpy()
-        np.add.at(sums, start + rows.sequence.numpy(), logprobs)
-    return dict(zip(answers, np.exp(sums).tolist(), strict=True))
 
+    samples: pd.DataFrame
+    tasks: pd.DataFrame
 
-def exact(
-    policy: Policy, environment: Any, speaker: Speaker, config: Config, step: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Exact measures, averaged over the environment's distinct tasks, and every answer's probability.
+    def table(self, seed: int = 0) -> pd.DataFrame:
+        """One row a k: means over tasks, of pass@k and coverage@k with 95 % bootstrap intervals over tasks (``_low``, ``_high``).
 
-    Args:
-        policy: as it is now.
-        environment: its answers can be enumerated.
-        speaker: how the policy is asked.
-        config: ``run.coverage_k`` and ``sampler.temperature`` are used.
-        step: for the rows.
-    """
-    k, rows, measures = config.run.coverage_k, [], []
-    for index in range(environment.count):
-        task = environment.task(index)
-        with merged(policy.model):
-            probability = answer_probabilities(policy, environment, speaker, task, config.sampler.temperature)
-        success = [environment.score(task, answer).success for answer in probability]
-        measures.append(vars(exact_measures(list(probability.values()), success, k)))
-        rows += [
-            {"step": step, "task": index, "strategy": answer, "probability": p, "success": hit}
-            for (answer, p), hit in zip(probability.items(), success, strict=True)
-        ]
-    means = {name: float(np.mean([m[name] for m in measures])) for name in measures[0]}
-    return means | {"coverage_k": k}, rows
+        Columns: ``k``, ``tasks``, ``n``, the two and their intervals, and the means of the exact values.
+
+        Args:
+            seed: of the bootstrap.
+        """
+        rows = []
+        for k, part in self.tasks.groupby("k", sort=False):
+            row: dict[str, Any] = {"k": k, "tasks": len(part), "n": part["n"].iloc[0]}
+            for place, name in enumerate(("pass_at_k", "coverage_at_k")):
+                found = statistics.bootstrap_mean(part[name], stream(seed, "bootstrap", place))
+                row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+            exact = {name: part[name].mean() for name in ("exact_accuracy", "exact_coverage")}
+            rows.append(row | exact)
+        return pd.DataFrame(rows)
 
 
 def evaluate_samples(
@@ -90,58 +74,138 @@ def evaluate_samples(
     tasks: int,
     ks: Sequence[int],
     split: str | None = None,
-    guided: bool = False,
-) -> pd.DataFrame:
-    """pass@k and coverage@k from samples drawn given the task alone, beside the exact values where answers are enumerable.
+    way: str = "parallel",
+    out: str | Path | None = None,
+) -> Evaluation:
+    """Draw ``samples`` answers to each task and judge them.
 
-    With ``guided`` they are drawn with sketches, in the one way of ``held_out.guided``. Samples of one sketch are alike then:
-    pass@k and coverage@k are of k of these samples, chosen at random, not the unbiased ones of k i.i.d. answers.
+    Drawn in parallel pass@k and coverage@k are unbiased. Drawn in another way a task's samples depend on each other: they are
+    then those of k of these samples, chosen at random, not of k drawn so.
 
     The policy of a run is asked by the prompts that the run recorded, whatever has become of their files, unless ``config``
     names another folder or another environment.
 
     Args:
-        config: environment, policy, temperature and seed.
+        config: environment, policy, engine, temperature and seed.
         run: a run folder whose last checkpoint's adapter is evaluated; None: the policy as ``config`` names it.
         samples: n, samples a task.
         tasks: tasks 0..tasks-1 of the split are evaluated.
-        ks: values of k; pass@k and coverage@k are NaN where k > n.
-        split: ``train``, ``validation`` or ``test``; None: validation, or the tasks there are in an environment without splits.
-        guided: draw with sketches.
-
-    Returns:
-        One row a task and k: ``task``, ``k``, ``n``, ``success`` (share), ``pass_at_k``, ``coverage_at_k`` (distinct
-        successful strategies), ``exact_coverage`` and ``exact_accuracy`` (given the task alone; NaN where answers cannot be
-        enumerated). With ``guided`` one more column says so.
+        ks: values of k.
+        split: ``train``, ``validation`` or ``test`` (or another that the environment has); None: validation, or the tasks there
+            are in an environment without splits.
+        way: one of ``WAYS``.
+        out: keep the samples in this Parquet file, some tasks at a time: an evaluation that was stopped goes on where it was,
+            and one of more tasks draws those that are not there yet.
 
     Raises:
-        InputError: samples, tasks or k below 1; a run without a checkpoint; a split of an environment that has none.
+        InputError: samples, tasks or k below 1; an unknown way; a run without a checkpoint; a split of an environment that has
+            none; ``out`` holds samples made otherwise.
     """
     if min(samples, tasks, *ks) < 1:
         raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
+    if way not in WAYS:
+        raise InputError(f"way of drawing {way!r}: expected one of {', '.join(WAYS)}")
     environment = _asked(config, split)
     check_enough(environment, "tasks", tasks)
-    chosen = config.policy if run is None else dataclasses.replace(config.policy, adapter=str(_last(run)))
-    policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
-    recorded = None if run is None else recorded_prompts(runs.load(run), config)
-    own = config.policy.prompts
-    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids, own, recorded)
-    sampler = with_sketches(config, samples) if guided else direct(config, samples)
-    if guided:
-        requests = [Request(task, speaker.answer(task)) for task in map(environment.task, range(tasks))]
-        room.check_group(policy, speaker, sampler, requests, " or draw without sketches")
-    if environment.enumerate(environment.task(0)) is not None:  # at the temperature of the exact values beside them
+    checkpoint = None if run is None else _last(run)
+    chosen = config.policy if checkpoint is None else dataclasses.replace(config.policy, adapter=str(checkpoint))
+    sampler = _sampler(config, samples, way)
+    exact = environment.enumerate(environment.task(0)) is not None
+    if exact:  # at the temperature of the exact values beside them
         sampler = dataclasses.replace(sampler, temperature=config.sampler.temperature)
+    store = None if out is None else SampleStore(out, _settings(config, environment, chosen, sampler))
+    missing = [task for task in range(tasks) if store is None or task not in store.done]
+    drawn: list[dict[str, Any]] = []
+    exact_values: dict[int, Any] = {}
+    if missing or exact:
+        policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
+        recorded = None if run is None else recorded_prompts(runs.load(run), config)
+        speaker = Speaker(
+            policy.tokenizer, policy.form, environment.name, policy.stop_ids, config.policy.prompts, recorded
+        )
+        for rows in _drawn(config, policy, speaker, environment, sampler, missing) if missing else ():
+            drawn += rows
+            if store is not None:
+                store.add(rows)
+        if exact:
+            with merged(policy.model):
+                for task in range(tasks):
+                    at = exact_at(policy, environment, speaker, environment.task(task), sampler.temperature)
+                    exact_values[task] = {k: at(k) for k in ks}
+    found = schema.batch("samples", drawn).to_pandas() if store is None else store.finish()
+    found = found[found["task"] < tasks].reset_index(drop=True)
+    nothing = {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
+    measured = [
+        {"task": task, **_row(part, k), **exact_values.get(int(task), {}).get(k, nothing)}
+        for task, part in found.groupby("task")
+        for k in ks
+    ]
+    return Evaluation(found, pd.DataFrame(measured))
+
+
+def _sampler(config: Config, samples: int, way: str) -> SamplerConfig:
+    if way in ("sesa", "iid-sketches"):
+        sampler = held_out.guided(config, samples)
+        return sampler if way == "sesa" else dataclasses.replace(sampler, drafting="iid")
+    sampler = held_out.direct(config, samples)
+    return sampler if way == "parallel" else dataclasses.replace(sampler, name="sequential")
+
+
+def _settings(config: Config, environment: Any, policy: Any, sampler: SamplerConfig) -> dict[str, Any]:
+    """All that samples depend on, as it is kept with them. Of a trained policy the adapter's content, not its place."""
+    adapter = {}
+    if policy.adapter:
+        adapter = {"sha256": runs.files.describe(Path(policy.adapter) / "adapter_model.safetensors")["sha256"]}
+    names = ("model", "prompts", "dtype", "thinking")
+    return {
+        "environment": {"name": environment.name, **environment.options},
+        "policy": {**{name: getattr(policy, name) for name in names}, "adapter": adapter},
+        "engine": config.engine.name,
+        "sampler": dataclasses.asdict(sampler),
+        "seed": config.run.seed,
+    }
+
+
+def _drawn(
+    config: Config, policy: Policy, speaker: Speaker, environment: Any, sampler: SamplerConfig, tasks: Sequence[int]
+) -> Any:
+    """The samples of some tasks after another, as rows; how many tasks at a time depends on the number of samples alone."""
+    if sampler.name != "parallel":
+        requests = [Request(task, speaker.answer(task)) for task in map(environment.task, tasks)]
+        room.check_group(policy, speaker, sampler, requests, " or draw without sketches")
+    size = max(1, AT_ONCE // sampler.group_size)
     streams = partial(stream, config.run.seed, "evaluation")
-    rows = []
     with closing(engines.make(config.engine, policy)) as engine:
-        groups = answers(engine, policy, speaker, environment, range(tasks), sampler, streams)
-    for group in groups:
-        scores = verdicts(environment, group)
-        with merged(policy.model):
-            exact_at = _exact(policy, environment, speaker, group.task, sampler.temperature)
-        rows += [{"task": group.task.index, **_row(scores, k), **exact_at(k)} for k in ks]
-    return pd.DataFrame(rows).assign(**({"guided": True} if guided else {}))
+        first = 0
+        while first < len(tasks):  # neighbours only: streams count on from the first
+            last = first + 1
+            while last < min(first + size, len(tasks)) and tasks[last] == tasks[last - 1] + 1:
+                last += 1
+            groups = answers(engine, policy, speaker, environment, tasks[first:last], sampler, streams)
+            yield [row for group in groups for row in _rows(environment, group)]
+            first = last
+
+
+def _rows(environment: Any, group: Group) -> list[dict[str, Any]]:
+    rows = []
+    for number, (candidate, score) in enumerate(zip(group.candidates, verdicts(environment, group), strict=True)):
+        said = [turn.completion for turn in candidate.turns]
+        rows.append(
+            {
+                "task": group.task.index,
+                "sample": number,
+                "prompt": group.task.prompt,
+                "sketch": group.sketches[candidate.sketches[0]].text if candidate.sketches else None,
+                "completion": "\n".join(completion.text for completion in said),
+                "tokens": candidate.length,
+                "logprob": float(sum(sum(completion.logprobs) for completion in said)),
+                "finish": said[-1].finish,
+                "reward": float(score.reward),
+                "success": score.success,
+                "strategy": score.strategy,
+            }
+        )
+    return rows
 
 
 def _asked(config: Config, split: str | None) -> Any:
@@ -182,9 +246,9 @@ def _last(run: str | Path) -> Path:
     return Path(checkpoints[-1][1])
 
 
-def _row(scores: Sequence[Score], k: int) -> dict[str, float]:
-    n, successes = len(scores), sum(score.success for score in scores)
-    found = [score.strategy if score.success else None for score in scores]
+def _row(part: pd.DataFrame, k: int) -> dict[str, float]:
+    n, successes = len(part), int(part["success"].sum())
+    found = [strategy if hit else None for strategy, hit in zip(part["strategy"], part["success"], strict=True)]
     return {
         "k": k,
         "n": n,
@@ -192,18 +256,3 @@ def _row(scores: Sequence[Score], k: int) -> dict[str, float]:
         "pass_at_k": pass_at_k(n, successes, k),
         "coverage_at_k": coverage_at_k(found, k),
     }
-
-
-def _exact(
-    policy: Policy, environment: Any, speaker: Speaker, task: Task, temperature: float
-) -> Callable[[int], dict[str, float]]:
-    if environment.enumerate(task) is None:
-        return lambda k: {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
-    probability = answer_probabilities(policy, environment, speaker, task, temperature)
-    success = [environment.score(task, answer).success for answer in probability]
-
-    def at(k: int) -> dict[str, float]:
-        measures = exact_measures(list(probability.values()), success, k)
-        return {"exact_accuracy": measures.accuracy, "exact_coverage": measures.coverage}
-
-    return at

@@ -28,7 +28,8 @@ from sesa_lab.seeding import stream
 from sesa_lab.team import ALONE, Team
 from sesa_lab.training import room
 from sesa_lab.training.credit import advantages, credited, sketch_advantages, sketch_rewards, transfers, verdicts
-from sesa_lab.training.evaluate import exact, recorded_prompts
+from sesa_lab.training.evaluate import recorded_prompts
+from sesa_lab.training.exact import exact
 from sesa_lab.training.held_out import Judge, guided
 from sesa_lab.training.measure import step_measures
 from sesa_lab.training.mismatch import mismatch_measures, recomputed

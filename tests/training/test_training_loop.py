@@ -20,7 +20,8 @@ from sesa_lab.environments.path_exploration import PathExploration, PathExplorat
 from sesa_lab.errors import InputError
 from sesa_lab.policies import merged
 from sesa_lab.prompts import Speaker
-from sesa_lab.training.evaluate import answer_probabilities, evaluate_samples
+from sesa_lab.training.evaluate import evaluate_samples
+from sesa_lab.training.exact import answer_probabilities
 from sesa_lab.training.loop import Trainer, resume, train
 from sesa_lab.types import Candidate, Completion, Context, Group, Score, Task, Turn
 
@@ -173,7 +174,7 @@ def test_answer_probabilities_are_those_of_the_policy() -> None:
 def test_estimates_from_samples_are_near_the_exact_values() -> None:
     # n = 400 samples of one task: a share's standard error is at most 0.5 / 20 = 0.025; 4 of them is 0.1 (false alarms
     # 1 in 16,000, and the seed is fixed). pass@1 is the share itself, and coverage@1 too.
-    table = evaluate_samples(Config.build(), None, samples=400, tasks=1, ks=[1, 4, 500]).set_index("k")
+    table = evaluate_samples(Config.build(), None, samples=400, tasks=1, ks=[1, 4, 500]).tasks.set_index("k")
     assert table.loc[1, "pass_at_k"] == pytest.approx(table.loc[1, "success"])
     assert table.loc[1, "coverage_at_k"] == pytest.approx(table.loc[1, "success"])
     assert table.loc[1, "success"] == pytest.approx(table.loc[1, "exact_accuracy"], abs=0.1)

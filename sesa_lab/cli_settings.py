@@ -1,0 +1,103 @@
+"""Settings as options of a command: made from the fields of ``sesa_lab.config``, and read back into one ``Config``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sesa_lab.config import SECTIONS, Config, flat_fields, sections
+from sesa_lab.errors import InputError, suggest
+
+
+def add_settings(command: Any, only: tuple[str, ...] | None = None) -> None:
+    """One option a setting; ``only`` those named, where given."""
+    groups: dict[str, Any] = {}
+    for name, (section, field) in flat_fields().items():
+        if only is not None and name not in only:
+            continue
+        group = groups.setdefault(section, command.add_argument_group(section))
+        if name == "options":
+            add_option(group)
+            continue
+        kind: Any = {"int": int, "float": float}.get(str(field.type), str)
+        default = "none" if field.default == "" else field.default
+        text = f"{field.metadata['text']}{allowed(field.metadata)} (default: {default})"
+        group.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="X" if kind is not str else "NAME",
+            default=argparse.SUPPRESS, help=text.replace("%", "%%"),
+        )  # fmt: skip
+
+
+def add_option(group: Any) -> None:
+    """``--option NAME=VALUE``, of the environment."""
+    group.add_argument(
+        "--option", dest="option", action="append", metavar="NAME=VALUE", default=[],
+        help="an option of the environment, see `sesa-lab environments`; may be given several times",
+    )  # fmt: skip
+
+
+def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that is a JSON number or true/false is taken as one, anything else as text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--option {pair!r}: expected NAME=VALUE, e.g. --option n_treasures=10")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        options[name] = parsed if isinstance(parsed, (int, float, bool)) else value
+    return options
+
+
+def config_of(chosen: argparse.Namespace, base: dict[str, dict[str, Any]]) -> Config:
+    """``base`` with what was chosen in its place; options of the environment are replaced one by one."""
+    given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
+    if chosen.option:
+        given["options"] = {**base.get("environment", {}).get("options", {}), **options_of(chosen.option)}
+    for section, values in sections(given).items():
+        base.setdefault(section, {}).update(values)
+    return Config.build(chosen.preset, **base)
+
+
+def read_config(path: str) -> dict[str, dict[str, Any]]:
+    """The sections of a JSON file as a run's config.json.
+
+    Raises:
+        InputError: no such file, or one that holds something else.
+    """
+    try:
+        found = {name: dict(values) for name, values in json.loads(Path(path).read_text()).items()}
+        dict(found.get("environment", {}).get("options", {}))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"--config {path}: expected a JSON file as a run's config.json ({error})") from error
+    unknown = [name for name in found if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"--config {path}: unknown section {unknown[0]!r}; {suggest(unknown[0], list(SECTIONS))}")
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    """'0-4', '0,1,2' or '7' -> numbers."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            low, dash, high = part.partition("-")
+            found += list(range(int(low), int(high) + 1)) if dash else [int(low)]
+    except ValueError:
+        found = []
+    if not found:
+        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64")
+    return found
+
+
+def allowed(meta: Any) -> str:
+    """Choices or range of a setting, in brackets."""
+    if meta["choices"]:
+        return f" [{' | '.join(meta['choices'])}]"
+    bounds = [("> ", meta["above"]), (">= ", meta["low"]), ("<= ", meta["high"])]
+    return "".join(f" [{sign}{bound:g}]" for sign, bound in bounds if bound is not None)
