@@ -249,6 +249,7 @@ def _experiment(commands: Any) -> None:
     names = ["search", "factorial", "sharpness", "headline", "rival", "revival"]
     names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search", "agents-rivals"]
     names += ["agents-revival", "agents-drafting", "agents-habit", "agents-options"]
+    names += ["reasoning-sudoku", "reasoning-math", "reasoning-search"]
     command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)
     command.add_argument(

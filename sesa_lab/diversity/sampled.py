@@ -60,6 +60,19 @@ def duplicate_rate(strategies: Sequence[Hashable | None]) -> float:
     return 1.0 - len(set(valid)) / len(valid) if valid else float("nan")
 
 
+def effective_number_of(weights: ArrayLike) -> float:
+    """Exp of the entropy of strategies' shares: how many equally common ones are as diverse (Hill 1973, order 1).
+
+    1 = one has all, their number = all equally common; 0 where there is none. Of shares of few samples it is somewhat low.
+
+    Args:
+        weights: one a strategy, counts or shares, not negative; they need not sum to 1.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    shares = w[w > 0] / w.sum() if w.sum() > 0 else w[:0]
+    return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
+
+
 def effective_sample_size(weights: ArrayLike) -> float:
     """(sum w)^2 / (n sum w^2) of non-negative importance weights (Kish 1965), as a share of the n samples.
 

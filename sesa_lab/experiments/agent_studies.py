@@ -45,7 +45,7 @@ def rivals(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
         for name in (*OURS, *RIVALS):
             arms.append(agents.arm(task, "habit", name))
             if name in RATED or (name in OURS and task == OURS_RATED):
-                rates = [rate for rate in agents.SEARCH_GRID if rate != agents.rate_of("habit", name)]
+                rates = [rate for rate in agents.SEARCH_GRID if rate != agents.rate_of(task, "habit", name)]
                 arms += [agents.arm(task, "habit", name, rate) for rate in rates]
         shared = agents.base_of(task, "habit", steps)
         found += jobs_for(arms, seeds, shared, folder / "agents" / f"{task}-habit")
@@ -89,7 +89,7 @@ def _revivers(*names: str) -> list[Arm]:
 
 def _paper() -> Arm:
     """The paper's rule at the learning rate that was searched for it."""
-    rate = agents.rate_of("ordinary", "sesa-paper")
+    rate = agents.rate_of(TASK, "ordinary", "sesa-paper")
     return agents.arm(TASK, "ordinary", "sesa-paper", rate)
 
 

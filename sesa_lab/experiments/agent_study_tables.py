@@ -102,7 +102,7 @@ def draw_ends(jobs: list[Job]) -> Any:
     for results in found:
         means = results.direct.groupby("arm", sort=False)[list(measures)].mean().reset_index()
         names = means["arm"].str.partition("@")
-        searched = [math.nan if name == BASE else agents.rate_of(results.base, name) for name in names[0]]
+        searched = [math.nan if name == BASE else agents.rate_of(results.task, results.base, name) for name in names[0]]
         rates = [float(said) if said else own for said, own in zip(names[2], searched, strict=True)]
         arms = names[0].replace({**LABELS, BASE: plots.START})
         parts.append(means.assign(arm=arms, rate=rates, panel=f"{results.task}, {results.base} base"))

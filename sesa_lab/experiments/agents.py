@@ -1,4 +1,4 @@
-"""The agents' experiments: who is compared with whom on Countdown, FrozenLake and Sokoban, at equal candidates.
+"""Who is compared with whom, at equal candidates: the agents (Countdown, FrozenLake, Sokoban), and reasoning (Sudoku, maths).
 
 Every arm starts from the same lab policy, draws ``groups x group_size`` candidates a step for equally many steps and is
 judged without sketches on tasks of the test split, which nothing else reads. Learning rates are searched on validation
@@ -21,7 +21,15 @@ TASKS: dict[str, dict[str, int]] = {
     "frozen_lake": {"max_tokens": 14, "sketch_tokens": 6},
     "sokoban": {"max_tokens": 26, "sketch_tokens": 6},
 }
-"""Environment -> token limits that its answers and sketches stay well below."""
+"""Agents' environment -> token limits that its answers and sketches stay well below."""
+
+REASONING: dict[str, dict[str, int]] = {
+    "sudoku": {"max_tokens": 20, "sketch_tokens": 3},
+    "math": {"max_tokens": 40, "sketch_tokens": 5},
+}
+"""The same of reasoning. Learning rates are searched apart, one for its two tasks together."""
+
+LIMITS = {**TASKS, **REASONING}
 
 BASES = ("ordinary", "habit")
 """Lab policies of each task: direct answers reach every strategy, or only a few that sketches go beyond."""
@@ -104,20 +112,28 @@ _RATES: dict[str, tuple[float, float]] = {
     "mixed-unsolved-novelty": (1e-4, 3e-4),
 }
 
-LEARNING_RATES: dict[tuple[str, str], float] = {
-    (base, name): rate for name, rates in _RATES.items() for base, rate in zip(BASES, rates, strict=True)
-}
-"""(base, arm) -> its learning rate, one for the three tasks together. ``rate_of`` says what the other arms have."""
+# The same of reasoning, as `sesa-lab experiment reasoning-search` prints it.
+_RATES_REASONING: dict[str, tuple[float, float]] = dict.fromkeys(_RATES, (3e-4, 3e-4))
 
 
-def rate_of(base: str, name: str) -> float:
-    """The learning rate of an arm on a base policy, its own or its sibling's (``SIBLINGS``).
+def _rates(printed: dict[str, tuple[float, float]]) -> dict[tuple[str, str], float]:
+    return {(base, name): rate for name, rates in printed.items() for base, rate in zip(BASES, rates, strict=True)}
+
+
+LEARNING_RATES, REASONING_RATES = _rates(_RATES), _rates(_RATES_REASONING)
+"""(base, arm) -> its learning rate, one for the tasks of ``TASKS`` together, and one for those of ``REASONING``. ``rate_of`` says
+what the other arms have."""
+
+
+def rate_of(task: str, base: str, name: str) -> float:
+    """The learning rate of an arm on a task and base policy, its own or its sibling's (``SIBLINGS``).
 
     Every arm without sketches is searched itself, and so is the paper's rule. Arms of i.i.d. sketches take the rate of the same
     arm with sequential ones, so that how sketches are drafted is all that tells the two apart. A policy that is neither of
     ``BASES`` was not searched; its arms take the rates of the habit base.
     """
-    return LEARNING_RATES[base if base in BASES else "habit", SIBLINGS.get(name, name)]
+    rates = REASONING_RATES if task in REASONING else LEARNING_RATES
+    return rates[base if base in BASES else "habit", SIBLINGS.get(name, name)]
 
 
 def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:
@@ -126,7 +142,7 @@ def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:
         "environment": {"name": task, "options": {"hard": "half"}},
         "policy": {"model": f"{task.replace('_', '-')}-{base}"},
         "run": {**BASE["run"], "steps": steps},
-        "sampler": {**BASE["sampler"], "max_tokens": TASKS[task]["max_tokens"]},
+        "sampler": {**BASE["sampler"], "max_tokens": LIMITS[task]["max_tokens"]},
         "update": BASE["update"],
         "evaluation": BASE["evaluation"],
     }
@@ -136,9 +152,9 @@ def arm(task: str, base: str, name: str, rate: float | None = None) -> Arm:
     """The arm ``name`` for one task and base policy, at the learning rate of ``rate_of`` or at ``rate``."""
     changes = {section: dict(values) for section, values in ARMS[name].items()}
     if changes.get("sampler", {}).get("name") == "sesa":
-        changes["sampler"]["sketch_tokens"] = TASKS[task]["sketch_tokens"]
+        changes["sampler"]["sketch_tokens"] = LIMITS[task]["sketch_tokens"]
     if name != "base":
-        changes.setdefault("update", {})["learning_rate"] = rate_of(base, name) if rate is None else rate
+        changes.setdefault("update", {})["learning_rate"] = rate_of(task, base, name) if rate is None else rate
     return Arm(name if rate is None else f"{name}@{rate:g}", changes)
 
 

@@ -156,7 +156,7 @@ def agent_jobs(
     """One task from one base policy: a job an arm and seed, in ``folder / task-base``.
 
     Args:
-        task: an environment of ``agents.TASKS``.
+        task: an environment of ``agents.LIMITS``.
         base: ``ordinary`` or ``habit``, the task's lab policies; or a policy of your own, as ``--policy`` takes it.
         arms: as ``chosen_arms`` takes them. With "all", those not of ``agents.EVERY_SEED`` have the first three seeds only.
         seeds: each fixes a run and its tasks.
@@ -193,11 +193,11 @@ def agent_policies(task: str, folder: Path, seeds: Sequence[int], steps: int, ar
     return [job for base in agents.BASES for job in agent_jobs(task, base, arms, seeds, steps, folder / "agents")]
 
 
-def _agent_search(folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
+def _agent_search(group: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
     names = chosen_arms(arms)
     return [
         job
-        for task in agents.TASKS
+        for task in (agents.REASONING if group == "reasoning" else agents.TASKS)
         for base in agents.BASES
         for job in agents.search(task, base, names, steps, folder / "agents")
     ]
@@ -252,6 +252,8 @@ def _show_agents(jobs: list[Job], steps: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+GROUPS = {"agents": agents.TASKS, "reasoning": agents.REASONING}
+"""Of experiments alike: name -> their tasks."""
 _STEPS = agents.BASE["run"]["steps"]
 _study = partial(Stage, estimates=True, seeds=agents.SEEDS, steps=_STEPS)
 _small = partial(Stage, estimates=True, seeds=agent_studies.SEEDS, steps=_STEPS)
@@ -264,12 +266,18 @@ STAGES = {
     "rival": Stage(_none, rival, _show),
     "revival": Stage(collapsed, revived, _show),
     **{
-        f"agents-{task}": _study(
+        f"{group}-{task}": _study(
             _none, partial(agent_policies, task), _show_agents, by_arm=True, figure=shown.draw_ends, rows=shown.rows
         )
-        for task in agents.TASKS
+        for group, tasks in GROUPS.items()
+        for task in tasks
     },
-    "agents-search": _study(_none, _agent_search, _show_agent_search, by_arm=True, figure=agent_search.draw),
+    **{
+        f"{group}-search": _study(
+            _none, partial(_agent_search, group), _show_agent_search, by_arm=True, figure=agent_search.draw
+        )
+        for group in GROUPS
+    },
     "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_ends, rows=shown.rows),
     "agents-revival": _small(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
     "agents-drafting": _small(_none, agent_studies.drafting, shown.show_drafting),
