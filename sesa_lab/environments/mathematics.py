@@ -23,7 +23,7 @@ from sesa_lab.environments.math_answers import final_answer, same
 from sesa_lab.environments.math_data import Problem, read_problems
 from sesa_lab.environments.pool import HARD, SPLITS, Pool, split_of
 from sesa_lab.environments.replies import LONGEST, inside_tags
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, first_line
 from sesa_lab.seeding import stream
 from sesa_lab.types import Frame, Score, Task
 
@@ -31,10 +31,10 @@ METHODS = {
     "substitution": r"substitut(?:e[sd]?|ing|ion)",
     "factoring": r"factor(?:s|ed|ing|i[sz](?:e|es|ed|ing|ation))?",
     "casework": r"casework|case by case|cases?",
-    "modular arithmetic": r"modul(?:o|ar|us)|mod|congruen(?:t|ce|ces)|remainders?",
+    "modular arithmetic": r"modul(?:o|ar|us)|[bp]?mod|congruen(?:t|ce|ces)|remainders?",
     "induction": r"induction|inductive(?:ly)?",
     "recursion": r"recurs(?:ion|ive|ively)|recurrences?",
-    "counting": r"binomials?|combinations?|permutations?|choose|stars and bars|inclusion[- ]exclusion",
+    "counting": r"binom(?:ials?)?|combinations?|permutations?|choose|stars and bars|inclusion[- ]exclusion",
     "complement": r"complement(?:s|ary)?",
     "symmetry": r"symmetr(?:y|ic|ical)",
     "generating function": r"generating functions?",
@@ -48,7 +48,7 @@ METHODS = {
     "contradiction": r"contradiction",
     "enumeration": r"brute[- ]force|enumerat(?:e|ed|ing|ion)|list(?:ing)? (?:all|them)|trial and error|try(?:ing)? values",
 }
-"""Method -> whole words that name it, in any case."""
+"""Method -> whole words that name it, in any case, those of LaTeX (``\\pmod``, ``\\binom``) included."""
 UNNAMED = "unnamed"
 ALL = "all"
 """The split of a set that is only evaluated: every problem of ``dataset``."""
@@ -220,7 +220,7 @@ class Math(SingleTurn):
 
     def render(self, task: Task, text: str = "") -> list[Frame]:
         """The problem; then a sum's working, line by line, wrong results in red; last what is declared as the answer."""
-        problem = textwrap.wrap(_printable(task.data["problem"]), 60)[:40]
+        problem = textwrap.wrap(_printable(task.data["problem"]), 44)[:40]
         frames = [_card("the problem", problem, [])]
         if not text.strip():
             return frames
@@ -334,13 +334,13 @@ def _chosen(options: MathOptions) -> list[Problem]:
     """The first ``tasks`` problems of the split, in the source's order.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or a data set cannot be read.
     """
-    test = read_problems(options.test_dataset, options.test_dataset_split) if options.test_dataset else []
+    test = _written(options.test_dataset, options.test_dataset_split) if options.test_dataset else []
     if test and options.split == "test":
         return test[: options.tasks]
     kept_out = {_content(one) for one in test}
-    found = [one for one in read_problems(options.dataset, options.dataset_split) if _content(one) not in kept_out]
+    found = [one for one in _written(options.dataset, options.dataset_split) if _content(one) not in kept_out]
     total = len(found)
     if test:  # the test split is elsewhere, so that its share is trained on
         found = [one for one in found if (split_of(_content(one)) == "validation") is (options.split == "validation")]
@@ -352,6 +352,23 @@ def _chosen(options: MathOptions) -> list[Problem]:
             " for one that is only evaluated, split = 'all'"
         )
     return found[: options.tasks]
+
+
+def _written(source: str, split: str) -> list[Problem]:
+    """``read_problems``, all of which can be written as UTF-8: JSON may hold halves of characters.
+
+    Raises:
+        InputError: one cannot; else as ``read_problems``.
+    """
+    found = read_problems(source, split)
+    for one in found:
+        try:
+            f"{one.problem}{one.answer}".encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{one.where}: holds half a character ({first_line(error)}); mend or drop the row"
+            ) from error
+    return found
 
 
 def _content(one: Problem) -> str:

@@ -48,12 +48,18 @@ class Judge:
         """Make the environments that will be asked, before anything is trained.
 
         Raises:
-            InputError: a split with fewer tasks than are to be asked: of a file, or of options that leave few.
+            InputError: a split with fewer tasks than are to be asked: of a file, or of options that leave few; a policy that would
+                be trained on all tasks, those that it is judged on among them.
         """
         self.config, self.engine, self.policy, self.speaker = config, engine, policy, speaker
         self.team = team
         splits = ("validation", "test") if config.evaluation.test_tasks else ("validation",)
         name = config.environment.name
+        if environment.options.get("split") == "all":
+            raise InputError(
+                f"{name}.split = 'all' holds the tasks that a policy is judged on too, so it is for `sesa-lab evaluate` alone; train on"
+                " split = 'train', and name what is judged on as test_dataset"
+            )
         self._environments = {split: in_split(name, environment.options, split) for split in splits}
         for split, made in self._environments.items():
             field = {"validation": "eval_tasks", "test": "test_tasks"}[split]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,18 @@ def test_too_few_tasks_are_told_before_any_training() -> None:
     training = environments.make("countdown", n_numbers=2)
     with pytest.raises(InputError, match=r"evaluation\.eval_tasks = 64, .*only 14 distinct tasks were found"):
         Judge(config, training, FakeEngine(), tiny_policy(), Told())  # type: ignore[arg-type]
+
+
+def test_a_policy_is_never_trained_on_all_tasks(tmp_path: Path) -> None:
+    """Among them are those that it is judged on."""
+    file = tmp_path / "ten.jsonl"
+    file.write_text("".join(f'{{"problem": "{n} + 1?", "answer": {n + 1}}}\n' for n in range(40)))
+    config = Config.build(environment={"name": "math"}, evaluation={"eval_tasks": 1, "eval_samples": 4})
+    with pytest.raises(
+        InputError, match=r"math\.split = 'all' holds the tasks that a policy is judged on .* test_dataset"
+    ):
+        Judge(config, environments.make("math", dataset=str(file), split="all"), FakeEngine(), tiny_policy(), Told())  # type: ignore[arg-type]
+    Judge(config, environments.make("math", dataset=str(file)), FakeEngine(), tiny_policy(), Told())  # type: ignore[arg-type]
 
 
 def test_an_environment_without_splits_is_judged_on_its_own_tasks() -> None:
