@@ -112,8 +112,16 @@ _RATES: dict[str, tuple[float, float]] = {
     "mixed-unsolved-novelty": (1e-4, 3e-4),
 }
 
-# The same of reasoning, as `sesa-lab experiment reasoning-search` prints it.
-_RATES_REASONING: dict[str, tuple[float, float]] = dict.fromkeys(_RATES, (3e-4, 3e-4))
+# The same of reasoning, as `sesa-lab experiment reasoning-search` prints it. On the ordinary bases nothing was searched: there the
+# agents' rates stand in.
+_RATES_REASONING: dict[str, tuple[float, float]] = {
+    "parallel": (3e-4, 1e-4),
+    "parallel-novelty": (3e-4, 1e-4),
+    "parallel-positive": (1e-4, 3e-4),
+    "sesa-paper": (1e-4, 1e-4),
+    "mixed-unsolved": (3e-4, 3e-4),
+    "mixed-unsolved-novelty": (1e-4, 1e-4),
+}
 
 
 def _rates(printed: dict[str, tuple[float, float]]) -> dict[tuple[str, str], float]:
