@@ -90,12 +90,13 @@ def table(last: pd.DataFrame) -> pd.DataFrame:
 
 
 def pasted(last: pd.DataFrame) -> str:
-    """The picked rates of a search on every base, as lines of ``agents._RATES``: one an arm, one column a base."""
+    """The picked rates of a search, as lines of ``agents._RATES``: one an arm, one column a base that was searched."""
     rates = picked(last).set_index(["base", "arm"])["rate"]
     lines = []
     for arm in dict.fromkeys(rates.index.get_level_values("arm")):
-        values = [np.format_float_scientific(rates[base, arm], trim="-", exp_digits=1) for base in BASES]
-        lines.append(f'    "{arm}": ({", ".join(values)}),')
+        searched = [rates[base, arm] for base in BASES if (base, arm) in rates.index]
+        values = [np.format_float_scientific(rate, trim="-", exp_digits=1) for rate in searched]
+        lines.append(f'    "{arm}": ({", ".join(values)}{"," * (len(values) == 1)}),')
     return "\n".join(lines)
 
 

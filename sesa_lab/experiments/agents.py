@@ -7,7 +7,7 @@ tasks with seeds that no experiment reports, on one grid for every arm; ``LEARNI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ LIMITS = {**TASKS, **REASONING}
 
 BASES = ("ordinary", "habit")
 """Lab policies of each task: direct answers reach every strategy, or only a few that sketches go beyond."""
+
+REASONING_BASES = ("habit",)
+"""Those that reasoning is searched and reported from."""
 
 SEEDS = (1, 2, 3, 4, 5)
 """Of the arms that are reported. 0 is left out: the lab policies, and their demonstrations, were made with it."""
@@ -103,7 +106,7 @@ EVERY_SEED = tuple(name for name in HEADLINE if name != "sesa-paper")
 """Of all arms, those that are run on every seed; the others, which lose or only tell parts of the method apart, on three."""
 
 # One line an arm, one column a base (ordinary, habit), as `sesa-lab experiment agents-search` prints it.
-_RATES: dict[str, tuple[float, float]] = {
+_RATES: dict[str, tuple[float, ...]] = {
     "parallel": (3e-4, 1e-4),
     "parallel-novelty": (3e-4, 1e-4),
     "parallel-positive": (1e-4, 1e-3),
@@ -112,36 +115,35 @@ _RATES: dict[str, tuple[float, float]] = {
     "mixed-unsolved-novelty": (1e-4, 3e-4),
 }
 
-# The same of reasoning, as `sesa-lab experiment reasoning-search` prints it. On the ordinary bases nothing was searched: there the
-# agents' rates stand in.
-_RATES_REASONING: dict[str, tuple[float, float]] = {
-    "parallel": (3e-4, 1e-4),
-    "parallel-novelty": (3e-4, 1e-4),
-    "parallel-positive": (1e-4, 3e-4),
-    "sesa-paper": (1e-4, 1e-4),
-    "mixed-unsolved": (3e-4, 3e-4),
-    "mixed-unsolved-novelty": (1e-4, 1e-4),
+# The same of reasoning, as `sesa-lab experiment reasoning-search` prints it.
+_RATES_REASONING: dict[str, tuple[float, ...]] = {
+    "parallel": (1e-4,),
+    "parallel-novelty": (1e-4,),
+    "parallel-positive": (3e-4,),
+    "sesa-paper": (1e-4,),
+    "mixed-unsolved": (3e-4,),
+    "mixed-unsolved-novelty": (1e-4,),
 }
 
 
-def _rates(printed: dict[str, tuple[float, float]]) -> dict[tuple[str, str], float]:
-    return {(base, name): rate for name, rates in printed.items() for base, rate in zip(BASES, rates, strict=True)}
+def _rates(printed: Mapping[str, tuple[float, ...]], bases: Sequence[str]) -> dict[tuple[str, str], float]:
+    return {(base, name): rate for name, rates in printed.items() for base, rate in zip(bases, rates, strict=True)}
 
 
-LEARNING_RATES, REASONING_RATES = _rates(_RATES), _rates(_RATES_REASONING)
+LEARNING_RATES, REASONING_RATES = _rates(_RATES, BASES), _rates(_RATES_REASONING, REASONING_BASES)
 """(base, arm) -> its learning rate, one for the tasks of ``TASKS`` together, and one for those of ``REASONING``. ``rate_of`` says
-what the other arms have."""
+what the other arms and bases have."""
 
 
 def rate_of(task: str, base: str, name: str) -> float:
     """The learning rate of an arm on a task and base policy, its own or its sibling's (``SIBLINGS``).
 
     Every arm without sketches is searched itself, and so is the paper's rule. Arms of i.i.d. sketches take the rate of the same
-    arm with sequential ones, so that how sketches are drafted is all that tells the two apart. A policy that is neither of
-    ``BASES`` was not searched; its arms take the rates of the habit base.
+    arm with sequential ones, so that how sketches are drafted is all that tells the two apart. A base that was not searched
+    (neither of ``BASES``; of reasoning none of ``REASONING_BASES``) takes the rates of the habit base.
     """
-    rates = REASONING_RATES if task in REASONING else LEARNING_RATES
-    return rates[base if base in BASES else "habit", SIBLINGS.get(name, name)]
+    rates, bases = (REASONING_RATES, REASONING_BASES) if task in REASONING else (LEARNING_RATES, BASES)
+    return rates[base if base in bases else "habit", SIBLINGS.get(name, name)]
 
 
 def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:

@@ -189,17 +189,16 @@ def agent_jobs(
 
 
 def agent_policies(task: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
-    """One task from both of its lab policies."""
-    return [job for base in agents.BASES for job in agent_jobs(task, base, arms, seeds, steps, folder / "agents")]
+    """One task from its lab policies; of reasoning from those of ``agents.REASONING_BASES``."""
+    bases = agents.REASONING_BASES if task in agents.REASONING else agents.BASES
+    return [job for base in bases for job in agent_jobs(task, base, arms, seeds, steps, folder / "agents")]
 
 
 def _agent_search(group: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
-    names = chosen_arms(arms)
+    names, reasoning = chosen_arms(arms), group == "reasoning"
+    tasks, bases = (agents.REASONING, agents.REASONING_BASES) if reasoning else (agents.TASKS, agents.BASES)
     return [
-        job
-        for task in (agents.REASONING if group == "reasoning" else agents.TASKS)
-        for base in agents.BASES
-        for job in agents.search(task, base, names, steps, folder / "agents")
+        job for task in tasks for base in bases for job in agents.search(task, base, names, steps, folder / "agents")
     ]
 
 
@@ -231,7 +230,9 @@ def _show_agent_search(jobs: list[Job], steps: int) -> pd.DataFrame:
     """Every rate of every arm on either base, and the rates that are picked, ready to be pasted; returns one row a run."""
     last = _last(jobs, steps)
     print(agent_search.table(last).to_string())
-    print(f"\n* picked, in the order of {' and '.join(agents.BASES)}:\n{agent_search.pasted(last)}")
+    print(
+        f"\n* picked, in the order of {' and '.join(agents.BASES)} where both were searched:\n{agent_search.pasted(last)}"
+    )
     kept = ["task", "base", "arm", "rate", "seed", *(name for name in agent_tables.MEASURES if name in last)]
     return agent_search.cells(last)[kept].reset_index(drop=True)
 
