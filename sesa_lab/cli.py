@@ -223,14 +223,15 @@ def _report(commands: Any) -> None:
 
     text = "Execute a report's notebooks (training what is missing) and render them as one offline HTML file."
     command = _command(commands, "report", text, run)
-    command.add_argument("name", choices=["path_exploration", "agents"], help="which report")
+    command.add_argument("name", choices=["path_exploration", "agents", "reasoning"], help="which report")
     _add_many(command)
     command.add_argument("--out", metavar="FILE", help="HTML file (default: reports/NAME.html)")
     command.add_argument(
         "--full",
         action="store_true",
         help="path_exploration: with the factorial and the axis of sharpness (half an hour of five seeds);"
-        " agents: from both base policies, with all arms (three hours; without it 45 minutes)",
+        " agents: from both base policies, with all arms (three hours; without it 45 minutes); reasoning: with all arms (80"
+        " minutes)",
     )
 
 

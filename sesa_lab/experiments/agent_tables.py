@@ -143,6 +143,23 @@ def trained(frame: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(arm=labelled(kept["arm"])).rename(columns=headings)
 
 
+def by_k(results: Results) -> pd.DataFrame:
+    """pass@k at the last step, validation tasks, as a curve over k: columns arm (label), seed, k and pass@k.
+
+    The arm that is not trained is there too. k are those of ``MEASURES`` that the samples of a task allow.
+    """
+    last = at_end(results.evaluations)
+    columns = {"accuracy": 1, "pass_at_8": 8, "pass_at_16": 16, "pass_at_64": 64}
+    names = present(last, columns)
+    long = last.melt(["arm", "seed"], names, var_name="k", value_name="pass@k")
+    return long.assign(arm=labelled(long["arm"]), k=long["k"].map(columns).astype(int))
+
+
+def at_end(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last step."""
+    return frame[frame["step"] == frame.groupby(["arm", "seed"])["step"].transform("max")]
+
+
 def widest(frame: pd.DataFrame) -> str:
     """The column of pass@k of the largest k that the samples of a task allow."""
     return [name for name in ("accuracy", "pass_at_8", "pass_at_16", "pass_at_64") if name in frame][-1]
@@ -303,20 +320,21 @@ def beside_paper(results: Results) -> pd.DataFrame:
 def breadth(results: Results) -> pd.DataFrame:
     """Arms x pass@1, pass@16, their ratio, and two sound counts; validation tasks at the last step, 'mean [low, high]'.
 
+    Where a task has fewer than 16 samples, pass@k of the widest k takes the place of pass@16.
+
     The counts: distinct correct strategies among a task's samples, and their effective number (``diversity.effective_number``),
     means over tasks, 0 where none is correct. The ratio is one of means over tasks, a seed at a time.
     """
     rows: dict[str, dict[str, Any]] = {}
-    last = results.evaluations[
-        results.evaluations["step"] == results.evaluations.groupby(["arm", "seed"])["step"].transform("max")
-    ]
+    last = at_end(results.evaluations)
+    wide = "pass_at_16" if "pass_at_16" in last else widest(last)
     counted = {(job.arm, job.seed): _effective(run) for job, run in zip(results.jobs, results.loaded, strict=True)}
     for arm, part in last.groupby("arm", sort=False):
         numbers = [counted[str(arm), seed] for seed in part["seed"]]
         rows[LABELS.get(str(arm), str(arm))] = {
             "pass@1": short(statistics.mean_interval(part["accuracy"])),
-            "pass@16": short(statistics.mean_interval(part["pass_at_16"])),
-            "pass@16 / pass@1": short(statistics.mean_interval(part["pass_at_16"] / part["accuracy"])),
+            MEASURES[wide]: short(statistics.mean_interval(part[wide])),
+            f"{MEASURES[wide]} / pass@1": short(statistics.mean_interval(part[wide] / part["accuracy"])),
             MEASURES["coverage"]: short(statistics.mean_interval(part["coverage"])),
             "effective number": short(statistics.mean_interval(numbers)),
             "seeds": part["seed"].nunique(),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sesa_lab.experiments import agents, stages, tables
+from sesa_lab.experiments import agents, own_data, stages, tables
 from sesa_lab.experiments.jobs import Job, finished
 from sesa_lab.experiments.matrix import read
 from sesa_lab.reports.render import render
@@ -19,23 +19,27 @@ AGENTS = {
     "frozen_lake": "04_frozen_lake.ipynb",
     "sokoban": "05_sokoban.ipynb",
 }
-"""Task -> its notebook."""
+REASONING = {"sudoku": "06_sudoku.ipynb", "math": "07_math.ipynb"}
+GROUPS = {"agents": AGENTS, "reasoning": REASONING}
+"""Reports alike: name -> task -> its notebook. The runs of both lie in one folder, ``agents``."""
 REPORTS = {
     "path_exploration": ("01_path_exploration.ipynb", "02_reviving_a_dead_policy.ipynb"),
-    "agents": tuple(AGENTS.values()),
+    **{name: tuple(books.values()) for name, books in GROUPS.items()},
 }
 TITLES = {
     "path_exploration": "Path Exploration: does drawing in sequence keep a policy exploring?",
     "agents": "Countdown, FrozenLake and Sokoban: do sketches drawn in sequence keep a policy exploring?",
+    "reasoning": "Sudoku and mathematics: do sketches drawn in sequence keep a policy's answers broad?",
 }
 OWN: dict[str, tuple[tuple[int, ...], int]] = {
     "path_exploration": ((0, 1, 2), 100),
-    "agents": (agents.SEEDS, agents.BASE["run"]["steps"]),
+    **dict.fromkeys(GROUPS, (agents.SEEDS, agents.BASE["run"]["steps"])),
 }
 """Seeds and steps of a report where none are given: its runs are then those of the experiments."""
 FULL: dict[str, dict[str, dict[str, Any]]] = {
     "path_exploration": {"01_path_exploration.ipynb": {"matrix": "factorial", "axis": True}},
     "agents": {book: {"bases": list(agents.BASES), "arms": "all"} for book in AGENTS.values()},
+    "reasoning": {book: {"bases": list(agents.REASONING_BASES), "arms": "all"} for book in REASONING.values()},
 }
 """Parameters of the notebooks in a full report."""
 
@@ -57,7 +61,7 @@ def make(
         seeds: of every arm; None: those of ``OWN``.
         out: the HTML file.
         steps: of training; None: those of ``OWN``.
-        full: path_exploration: the factorial and the axis too; agents: both base policies and all arms.
+        full: path_exploration: the factorial and the axis too; agents: both base policies and all arms; reasoning: all arms.
         more: further parameters by notebook; they win over those of ``full``.
 
     Raises:
@@ -70,7 +74,7 @@ def make(
     }
     for job in _jobs(name, folder, seeds, steps, given):
         finished(job)  # bad seeds, settings or run folders are told before a notebook begins
-    folder = folder / "agents" if name == "agents" else folder
+    folder = folder / "agents" if name in GROUPS else folder
     folder.mkdir(parents=True, exist_ok=True)
     shared = {"seeds": list(seeds), "steps": steps, "runs": os.path.relpath(folder, NOTEBOOKS)}
     executed = out.parent / "executed"
@@ -85,11 +89,12 @@ def _jobs(
     if name == "path_exploration":
         return stages.headline(folder, seeds, steps) + stages.revived(folder, seeds, steps)
     jobs = []
-    for task, book in AGENTS.items():
+    for task, book in GROUPS[name].items():
         known = {**defaults(NOTEBOOKS / book), **given[book]}
-        for base in known["bases"]:
-            arms, settings = known["arms"], known["settings"]
-            jobs += stages.agent_jobs(task, base, arms, seeds, steps, folder / "agents", settings)
+        own = {key: known[key] for key in own_data.PARAMETERS if key in known}
+        chosen = own_data.chosen(task, known["bases"], known["settings"], **own)
+        for base in chosen.bases:
+            jobs += stages.agent_jobs(task, base, known["arms"], seeds, steps, folder / "agents", chosen.settings)
     return jobs
 
 
