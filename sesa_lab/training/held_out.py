@@ -57,8 +57,8 @@ class Judge:
         name = config.environment.name
         if environment.options.get("split") == "all":
             raise InputError(
-                f"{name}.split = 'all' holds the tasks that a policy is judged on too, so it is for `sesa-lab evaluate` alone; train"
-                " on split = 'train', and name what is judged on as test_dataset"
+                f"{name}.split = 'all' holds the tasks that a policy is judged on too, so it is for `sesa-lab evaluate` alone;"
+                " train on split = 'train', and name what is judged on as test_dataset"
             )
         self._environments = {split: in_split(name, environment.options, split) for split in splits}
         for split, made in self._environments.items():

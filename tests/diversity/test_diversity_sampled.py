@@ -6,9 +6,18 @@ import itertools
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
+from scipy.stats import entropy
 
-from sesa_lab.diversity import coverage_at_k, duplicate_rate, effective_sample_size, exact_measures, pass_at_k
+from sesa_lab.diversity import (
+    coverage_at_k,
+    duplicate_rate,
+    effective_number_of,
+    effective_sample_size,
+    exact_measures,
+    pass_at_k,
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
@@ -104,6 +113,29 @@ def test_duplicate_rate() -> None:
     assert duplicate_rate(["a"] * 4) == 0.75
     assert math.isnan(duplicate_rate([None, None]))
     assert math.isnan(duplicate_rate([]))
+
+
+def test_effective_number_by_hand() -> None:
+    assert effective_number_of([1.0]) == effective_number_of([7, 0, 0]) == 1.0  # all alike
+    for k in (2, 3, 64, 1000):
+        assert effective_number_of([3.0] * k) == pytest.approx(k, rel=1e-12)
+    # shares 1/2, 1/4, 1/4: entropy 1/2 ln 2 + 2 x 1/4 ln 4 = 3/2 ln 2
+    assert effective_number_of([2, 1, 1]) == pytest.approx(2**1.5, rel=1e-12)
+    assert effective_number_of([]) == effective_number_of([0.0, 0.0]) == 0.0
+    assert type(effective_number_of([1, 2])) is float
+
+
+def test_effective_number_is_exp_of_the_entropy_of_shares() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        weights = generator.random(int(generator.integers(1, 20))) * (generator.random() < 0.9)
+        weights *= generator.random(len(weights)) < 0.7
+        expected = np.exp(entropy(weights)) if weights.any() else 0.0  # scipy makes shares of them too
+        assert effective_number_of(weights) == pytest.approx(expected, rel=1e-12)
+        for scale in (1e-9, 1e9):
+            assert effective_number_of(weights * scale) == pytest.approx(expected, rel=1e-9)
+        assert effective_number_of(generator.permutation(weights)) == pytest.approx(expected, rel=1e-12)
+        assert expected <= np.count_nonzero(weights) + 1e-9, "never more than there are"
 
 
 def test_effective_sample_size() -> None:
