@@ -44,7 +44,7 @@ METHODS = {
     "trigonometry": r"trigonometr(?:y|ic)|law of (?:sines?|cosines?)",
     "similar triangles": r"similar triangles?|similarity",
     "coordinates": r"coordinates?|coordinate system",
-    "calculus": r"derivatives?|differentiat(?:e|ing|ion)|integral|integrat(?:e|ing|ion)",
+    "calculus": r"calculus|derivatives?|differentiat(?:e|ing|ion)|integral|integrat(?:e|ing|ion)",
     "contradiction": r"contradiction",
     "enumeration": r"brute[- ]force|enumerat(?:e|ed|ing|ion)|list(?:ing)? (?:all|them)|trial and error|try(?:ing)? values",
 }
@@ -55,6 +55,7 @@ ALL = "all"
 
 _POSITION = 10  # among the "environment" streams of a seed; changing it changes every task
 _MOST_TEXT = 400  # characters of a plain reply
+_MOST_NAMED = 10  # methods of one strategy: a sketch has at most 200 characters, and any ten of them fit
 _PLAIN = re.compile(r"(?:[0-9]{1,4}[-+*][0-9]{1,4}=[0-9]{1,6} ){1,32}([0-9]{1,6})", re.ASCII)
 _NAMED = re.compile(
     "|".join(rf"(?P<m{place}>\b(?:{words})\b)" for place, words in enumerate(METHODS.values())),
@@ -227,7 +228,7 @@ class Math(SingleTurn):
         found = self._worked(text) if self._sums is not None else None
         answer = found[1] if found else (self._declared(text) if self._sums is None else None)
         if answer is None:
-            return [*frames, _card("no answer can be read", problem, [(_printable(text.strip())[:60], _GREY)])]
+            return [*frames, _card("no answer can be read", problem, [(_printable(text.strip()[:60]), _GREY)])]
         told: list[tuple[str, str]] = []
         for number, line in enumerate(found[0][:32] if found else (), 1):
             right = line.result == {"+": line.left + line.right, "-": line.left - line.right}.get(
@@ -287,9 +288,10 @@ class Math(SingleTurn):
 
 
 def methods_in(text: str) -> str:
-    """The methods that a text names, joined by `` + `` in the order of ``METHODS``; ``UNNAMED`` where it names none."""
+    """The methods that a text names, the first ten in the order of ``METHODS``, joined by `` + ``; ``UNNAMED`` without any."""
     groups = {found.lastgroup for found in _NAMED.finditer(text[-LONGEST:])}
-    return " + ".join(name for place, name in enumerate(METHODS) if f"m{place}" in groups) or UNNAMED
+    named = [name for place, name in enumerate(METHODS) if f"m{place}" in groups]
+    return " + ".join(named[:_MOST_NAMED]) or UNNAMED
 
 
 def _resolved(options: MathOptions) -> MathOptions:

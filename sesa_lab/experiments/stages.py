@@ -230,9 +230,8 @@ def _show_agent_search(jobs: list[Job], steps: int) -> pd.DataFrame:
     """Every rate of every arm on either base, and the rates that are picked, ready to be pasted; returns one row a run."""
     last = _last(jobs, steps)
     print(agent_search.table(last).to_string())
-    print(
-        f"\n* picked, in the order of {' and '.join(agents.BASES)} where both were searched:\n{agent_search.pasted(last)}"
-    )
+    searched = [base for base in agents.BASES if base in set(agent_search.cells(last)["base"])]
+    print(f"\n* picked, in the order of {' and '.join(searched)}:\n{agent_search.pasted(last)}")
     kept = ["task", "base", "arm", "rate", "seed", *(name for name in agent_tables.MEASURES if name in last)]
     return agent_search.cells(last)[kept].reset_index(drop=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -22,29 +23,40 @@ def test_names() -> None:
 
 
 POOLED = [name for name in environments.names() if name != "path_exploration"]
+RESOLVED = {"math": {"answer_format": "plain"}}
+"""Options whose default says that others decide: as what they are told of the environment made."""
+
+
+def here(name: str, preset: str, root: Path) -> dict[str, Any]:
+    """What the preset must be told where nothing can be fetched: the paper's data set of mathematics is on the Hub."""
+    sample = root / "data" / "math" / "sample.jsonl"
+    return {"dataset": str(sample)} if (name, preset) == ("math", "paper") else {}
 
 
 @pytest.mark.parametrize("preset", ["lab", "paper"])
 @pytest.mark.parametrize("name", environments.names())
-def test_every_environment_keeps_the_contract(name: str, preset: str) -> None:
-    env = environments.make(name, preset)
+def test_every_environment_keeps_the_contract(name: str, preset: str, root: Path) -> None:
+    env = environments.make(name, preset, **here(name, preset, root))
     assert env.name == name
     environments.check(env)
 
 
 @pytest.mark.parametrize("name", environments.names())
-def test_the_papers_preset_changes_its_options_and_no_others(name: str) -> None:
+def test_the_papers_preset_changes_its_options_and_no_others(name: str, root: Path) -> None:
     kind = REGISTRY[name][0]
     paper: dict[str, Any] = getattr(kind, "PAPER", {})
     lab = environments.make(name).options
-    assert lab == dataclasses.asdict(kind())
-    assert environments.make(name, "paper").options == {**lab, **paper}
+    assert lab == {**dataclasses.asdict(kind()), **RESOLVED.get(name, {})}
+    given = here(name, "paper", root)
+    assert set(given) <= set(paper)
+    assert environments.make(name, "paper", **given).options == {**lab, **paper, **given}
 
 
 @pytest.mark.parametrize("name", POOLED)
 def test_options_that_environments_with_a_pool_share(name: str) -> None:
     described = environments.describe()[name]["options"]
-    assert described["split"]["choices"] == list(SPLITS) and described["split"]["default"] == "train"
+    assert described["split"]["choices"] == [*SPLITS, *(["all"] if name == "math" else [])]
+    assert described["split"]["default"] == "train"
     assert described["hard"]["choices"] == list(HARD) and described["hard"]["default"] == "natural"
     assert described["repeats"]["choices"] == ["count", "zero"] and described["repeats"]["default"] == "count"
     assert (described["seed"]["low"], described["seed"]["high"]) == (0, 2**32 - 1)
@@ -132,7 +144,8 @@ def test_describe_documents_every_option() -> None:
     assert list(described) == environments.names()
     for name, entry in described.items():
         assert entry["text"] and "\n" not in entry["text"]
-        assert {key: option["default"] for key, option in entry["options"].items()} == environments.make(name).options
+        defaults = {key: option["default"] for key, option in entry["options"].items()}
+        assert {**defaults, **RESOLVED.get(name, {})} == environments.make(name).options
         assert all(option["text"] for option in entry["options"].values())
     option = described["path_exploration"]["options"]["treasures"]
     assert option["type"] == "str" and option["choices"] == ["independent", "clustered"]

@@ -87,29 +87,32 @@ def made(job: Job) -> None:
         writer.commit(3, lambda folder: (folder / "state").write_text("x"))
 
 
+@pytest.mark.parametrize(("group", "task"), [("agents", "sokoban"), ("reasoning", "math")])
 def test_the_stage_prints_the_table_and_what_to_paste(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    group: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.fsync", lambda handle: None)
     monkeypatch.setattr(agents, "SEARCH_GRID", (3e-4, 1e-3))
     monkeypatch.setattr(agents, "TASKS", {"sokoban": agents.TASKS["sokoban"]})
-    for job in stages.STAGES["agents-search"].jobs(tmp_path, [], 3, arms="sesa-paper"):
+    monkeypatch.setattr(agents, "REASONING", {"math": agents.REASONING["math"]})
+    name = f"{group}-search"
+    for job in stages.STAGES[name].jobs(tmp_path, [], 3, arms="sesa-paper"):
         made(job)
-    found = stages.run("agents-search", tmp_path, None, 3, arms="sesa-paper")
+    found = stages.run(name, tmp_path, None, 3, arms="sesa-paper")
     printed = capsys.readouterr().out
+    bases, rates = (["habit"], "(1e-3,)") if group == "reasoning" else (["ordinary", "habit"], "(3e-4, 1e-3)")
     for line in (
-        "* picked, in the order of ordinary and habit:",
-        '"parallel": (3e-4, 1e-3),',
-        '"sesa-paper": (3e-4, 1e-3),',
-    ):
+        f"* picked, in the order of {' and '.join(bases)}:", f'"parallel": {rates},', f'"sesa-paper": {rates},',
+    ):  # fmt: skip
         assert line in printed
     assert list(found.columns[:7]) == ["task", "base", "arm", "rate", "seed", "accuracy", "pass_at_64"]
     row = found[(found["base"] == "habit") & (found["arm"] == "parallel") & (found["rate"] == 1e-3)]
-    assert row[["task", "seed", "pass_at_64"]].to_numpy().tolist() == [["sokoban", agents.SEARCH_SEEDS[0], 0.5]]
+    assert row[["task", "seed", "pass_at_64"]].to_numpy().tolist() == [[task, agents.SEARCH_SEEDS[0], 0.5]]
 
-    figure = agent_search.draw(stages.STAGES["agents-search"].jobs(tmp_path, [], 3, arms="sesa-paper"))
-    assert [note.text for note in figure.layout.annotations][:2] == ["sokoban, ordinary base", "sokoban, habit base"]
-    of = {trace.name: trace for trace in figure.data if trace.xaxis == "x2"}
+    figure = agent_search.draw(stages.STAGES[name].jobs(tmp_path, [], 3, arms="sesa-paper"))
+    titles = [note.text for note in figure.layout.annotations][: len(bases)]
+    assert titles == [f"{task}, {base} base" for base in bases]
+    of = {trace.name: trace for trace in figure.data if trace.xaxis == ("x2" if len(bases) == 2 else "x")}
     assert set(of) == {"start", "parallel", "SESA, paper's rule"}
     assert list(of["parallel"].x) == list(of["parallel"].y) == pytest.approx([0.5 - 7e-4, 0.5])
     assert list(of["parallel"].customdata) == ["0.0003", "0.001"], "joined in the order of the rate"

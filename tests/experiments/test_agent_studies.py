@@ -44,7 +44,7 @@ def test_rivals_and_ours_have_every_rate_and_share_the_main_matrix(tmp_path: Pat
         for name in (*studies.RIVALS, *studies.OURS):
             rates = [job.config.update.learning_rate for job in own if job.arm.partition("@")[0] == name]
             every = name in studies.RATED or (name in studies.OURS and task == "frozen_lake")
-            assert sorted(rates) == (sorted(agents.SEARCH_GRID) if every else [agents.rate_of("habit", name)])
+            assert sorted(rates) == (sorted(agents.SEARCH_GRID) if every else [agents.rate_of(task, "habit", name)])
         main = {job.folder for job in stages.agent_policies(task, tmp_path, SEEDS, STEPS)}
         shared = {job.arm for job in own if job.folder in main}
         assert shared == {"base", *studies.OURS, *studies.RIVALS}, "each once, at the rate that was searched"
@@ -84,7 +84,7 @@ def test_the_collapsed_policies_are_plain_parallel_at_the_futures_rate(tmp_path:
     dying = studies.collapsed(tmp_path, SEEDS, STEPS)
     assert [(job.arm, job.seed) for job in dying] == [("parallel", seed) for seed in SEEDS]
     rates = {(job.arm, job.config.update.learning_rate) for job in [*dying, *stage("agents-revival", tmp_path)]}
-    slow = agents.rate_of("ordinary", "sesa-paper")
+    slow = agents.rate_of(studies.TASK, "ordinary", "sesa-paper")
     assert rates == {*((name, studies.REVIVAL_RATE) for name in studies.REVIVERS), (f"sesa-paper@{slow:g}", slow)}
 
 
@@ -322,5 +322,5 @@ def test_panels_share_their_axis_and_their_legend() -> None:
 
 def test_a_stage_of_estimates_returns_them() -> None:
     for name, own in stages.STAGES.items():
-        assert own.estimates == name.startswith("agents-")
+        assert own.estimates == name.startswith(("agents-", "reasoning-"))
         assert own.figure is None or own.estimates, "a figure is written beside the estimates"

@@ -156,6 +156,27 @@ def test_gains_stand_beside_the_paper_s() -> None:
     assert found.loc["SESA in the paper"].tolist() == ["+0.25", "3.11"]
 
 
+def test_of_reasoning_the_paper_tells_what_it_has_more_than_parallel() -> None:
+    found = results(THREE)
+    tests = found.tests.assign(pass_at_16=found.tests["accuracy"] * 1.5)
+    maths = tables.beside_paper(dataclasses.replace(found, task="math", tests=tests))
+    assert maths.index.name == "math, habit base"
+    one, wide = "pass@1 over parallel's", "pass@16 over parallel's"
+    assert list(maths.columns) == ["success over base", "gain over parallel's gain", one, wide]
+    # mixed - parallel: 0.10, 0.11, 0.12, and half as much again: half width t 0.015 / sqrt 3 = 0.0373
+    assert maths.loc["mixed", one] == "0.110 [0.085, 0.135]"
+    assert maths.loc["mixed", wide] == "0.165 [0.128, 0.202]"
+    assert maths.loc["parallel", [one, wide]].tolist() == ["", ""]
+    assert maths.loc["SESA in the paper"].tolist() == ["not told", "not told", "about 0", "+0.09"]
+    few = tables.beside_paper(dataclasses.replace(found, task="math"))  # fewer than 16 samples a task
+    assert one in few and wide not in few
+    sudoku = tables.beside_paper(dataclasses.replace(found, task="sudoku", tests=tests))
+    assert list(sudoku.columns) == ["success over base", "gain over parallel's gain", one]
+    assert sudoku.loc["SESA in the paper"].tolist() == ["not told", "not told", "+0.06"]
+    agent = tables.beside_paper(dataclasses.replace(found, tests=tests))
+    assert list(agent.columns) == ["success over base", "gain over parallel's gain"]
+
+
 def test_no_gain_is_measured_by_one_that_may_be_nothing() -> None:
     found = results({**THREE, "parallel": [0.05, 0.10, 0.16]})  # gains -0.05, 0, 0.06
     assert tables.beside_paper(found).loc["mixed", "gain over parallel's gain"] == "parallel gained nothing sure"
@@ -371,6 +392,15 @@ def test_results_are_read_from_folders(stored: tables.Results) -> None:
     assert stored.direct["arm"].tolist() == ["parallel", "mixed"] and len(stored.guided) == 0
     assert stored.caption().startswith("frozen_lake, habit base; runs parallel-0, mixed-0; commit ")
     assert "seeds 0; n = 1" in stored.caption()
+
+
+def test_breadth_counts_correct_strategies_of_stored_answers(stored: tables.Results) -> None:
+    found = tables.breadth(stored)
+    assert list(found.index) == ["parallel", "mixed"] and found["seeds"].tolist() == [1, 1]
+    assert found["pass@1"].tolist() == ["0.500", "0.500"]
+    # parallel: one correct of task 0, none of task 1: (1 + 0) / 2. mixed: 1/3 and 2/3 of what is correct of task 0,
+    # exp(ln 3 - 2/3 ln 2) = 1.8899, and one of task 1: (1.8899 + 1) / 2
+    assert found["effective number"].tolist() == ["0.500", "1.44"]
 
 
 def test_strategies_of_the_task_with_most_correct_ones(stored: tables.Results) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sesa_lab import plots
+from sesa_lab import environments, plots
 from sesa_lab.cli import main
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import agent_tables, agents, live, path_exploration, report, stages
@@ -27,7 +27,7 @@ def sections(job: Job) -> dict[str, dict[str, Any]]:
     return job.config.to_dict()
 
 
-@pytest.mark.parametrize("task", agents.TASKS)
+@pytest.mark.parametrize("task", agents.LIMITS)
 @pytest.mark.parametrize("base", agents.BASES)
 def test_arms_differ_in_how_groups_are_drawn_and_credited_and_in_nothing_else(task: str, base: str) -> None:
     found = {job.arm: job for job in jobs(task=task, base=base)}
@@ -80,17 +80,32 @@ def test_siblings_differ_in_the_one_thing_their_names_say() -> None:
 def test_each_arm_has_a_rate_of_its_own_or_its_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = [name for name in agents.ARMS if name != "base"]
     searched = [name for name in trained if name not in agents.SIBLINGS]
-    assert set(agents.LEARNING_RATES) == {(base, name) for base in agents.BASES for name in searched}
+    for known, bases in (
+        (agents.LEARNING_RATES, agents.BASES),
+        (agents.REASONING_RATES, agents.REASONING_BASES),
+    ):
+        assert set(known) == {(base, name) for base in bases for name in searched}
     assert set(agents.SIBLINGS.values()) <= set(searched)
     assert all(name in searched for name in trained if "sampler" not in agents.ARMS[name]), "every arm without sketches"
     rates = {pair: 1e-4 * number for number, pair in enumerate(agents.LEARNING_RATES, start=1)}
+    others = {pair: 1e-5 * number for number, pair in enumerate(agents.REASONING_RATES, start=1)}
     monkeypatch.setattr(agents, "LEARNING_RATES", rates)
-    for base in (*agents.BASES, "/models/mine", "habit-15"):
-        for job in jobs(base=base):
-            if job.arm == "base":
-                continue
-            known = base if base in agents.BASES else "habit"
-            assert job.config.update.learning_rate == rates[known, agents.SIBLINGS.get(job.arm, job.arm)]
+    monkeypatch.setattr(agents, "REASONING_RATES", others)
+    for task in agents.LIMITS:
+        for base in (*agents.BASES, "/models/mine", "habit-15"):
+            own, bases = (others, agents.REASONING_BASES) if task in agents.REASONING else (rates, agents.BASES)
+            for job in jobs(task=task, base=base):
+                if job.arm == "base":
+                    continue
+                name = agents.SIBLINGS.get(job.arm, job.arm)
+                rate = own[base if base in bases else "habit", name]
+                assert job.config.update.learning_rate == rate == agents.rate_of(task, base, job.arm)
+
+
+def test_agents_and_reasoning_are_apart() -> None:
+    assert not set(agents.TASKS) & set(agents.REASONING)
+    assert {**agents.TASKS, **agents.REASONING} == agents.LIMITS
+    assert {*agents.LIMITS, "path_exploration"} == set(environments.names())
 
 
 def test_every_arm_has_a_label_and_live_curves_know_it() -> None:
@@ -153,16 +168,19 @@ def test_an_arm_keeps_its_colour_whatever_else_a_chart_shows() -> None:
     assert list(few) == ["mixed, where unsolved", "parallel"] and all(every[name] == few[name] for name in few)
 
 
-def test_a_search_is_on_seeds_and_tasks_that_nothing_reports() -> None:
-    found = stages.STAGES["agents-search"].jobs(Path("x"), [0, 1], 3, arms="sesa-paper")
+@pytest.mark.parametrize("group", stages.GROUPS)
+def test_a_search_is_on_seeds_and_tasks_that_nothing_reports(group: str) -> None:
+    tasks = {"agents": agents.TASKS, "reasoning": agents.REASONING}[group]
+    bases = {"agents": agents.BASES, "reasoning": agents.REASONING_BASES}[group]
+    found = stages.STAGES[f"{group}-search"].jobs(Path("x"), [0, 1], 3, arms="sesa-paper")
     assert {job.seed for job in found} == set(agents.SEARCH_SEEDS) and not {job.seed for job in found} & set(range(50))
     assert all(job.config.evaluation.test_tasks == 0 for job in found)
     rates = {job.config.update.learning_rate for job in found if job.arm.startswith("sesa-paper@")}
     assert rates == set(agents.SEARCH_GRID)
     assert {job.arm.partition("@")[0] for job in found} == {"parallel", "sesa-paper"}
-    assert len(found) == 3 * 2 * 2 * len(agents.SEARCH_GRID) * len(agents.SEARCH_SEEDS)
+    assert len(found) == len(tasks) * len(bases) * 2 * len(agents.SEARCH_GRID) * len(agents.SEARCH_SEEDS)
     assert {job.folder.parent for job in found} == {
-        Path("x/agents") / f"search-{task}-{base}" for task in agents.TASKS for base in agents.BASES
+        Path("x/agents") / f"search-{task}-{base}" for task in tasks for base in bases
     }
 
 
@@ -175,10 +193,30 @@ def test_siblings_are_not_searched() -> None:
 
 
 def test_seeds_of_the_agents_are_those_no_policy_was_made_with() -> None:
-    seeds = {name: stage.seeds for name, stage in stages.STAGES.items() if name.startswith("agents-")}
+    seeds = {name: stage.seeds for name, stage in stages.STAGES.items() if name.startswith(("agents-", "reasoning-"))}
     assert all(0 not in own for own in seeds.values())
-    assert seeds["agents-countdown"] == (1, 2, 3, 4, 5) and seeds["agents-options"] == (1, 2, 3)
+    assert seeds["agents-countdown"] == seeds["reasoning-math"] == (1, 2, 3, 4, 5) and seeds["agents-options"] == (
+        1,
+        2,
+        3,
+    )
     assert stages.STAGES["headline"].seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("task", agents.REASONING)
+def test_a_stage_of_reasoning_covers_the_base_that_was_searched(task: str) -> None:
+    found = stages.STAGES[f"reasoning-{task}"].jobs(Path("runs"), [1], 60, arms="headline")
+    assert {job.folder.parent for job in found} == {
+        Path("runs/agents") / f"{task}-{base}" for base in agents.REASONING_BASES
+    }
+    assert {job.arm for job in found} == set(agents.HEADLINE) and len(found) == len(agents.HEADLINE)
+    for job in found:
+        assert (
+            job.config.environment.name == task
+            and job.config.sampler.max_tokens == agents.REASONING[task]["max_tokens"]
+        )
+        if job.config.sampler.name == "sesa":
+            assert job.config.sampler.sketch_tokens == agents.REASONING[task]["sketch_tokens"]
 
 
 @pytest.mark.parametrize("task", agents.TASKS)

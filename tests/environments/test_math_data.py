@@ -320,7 +320,7 @@ def test_without_network_or_copy_one_error_comes_at_once(tmp_path: Path, offline
         "dataset=data/aime_2024",
     ):
         assert part in done.stdout
-    assert seconds < 10
+    assert seconds < 40  # retries take a minute and more; importing alone takes 20 seconds on a machine under load
 
 
 @pytest.mark.parametrize("offline", ["1", "0"])
