@@ -113,7 +113,7 @@ def test_merging_is_undone_exactly_even_after_an_error(model: Path) -> None:
 
 
 def test_unknown_names_suggest_known_ones() -> None:
-    refused(r"no model 'pth': neither a folder nor .*did you mean 'path'\? known: .*lab, path", model="pth")
+    refused(r"no model 'pth': neither a folder nor .*did you mean 'path'\? known: .*lab, .*path", model="pth")
     refused("no model '/nowhere/at/all'", model="/nowhere/at/all")
     refused("model nobody/nothing cannot be loaded", model="nobody/nothing")  # no network in tests
 
