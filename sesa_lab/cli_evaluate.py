@@ -6,8 +6,10 @@ import argparse
 from typing import Any
 
 from sesa_lab.cli_settings import add_settings, config_of, numbers, options_of
+from sesa_lab.environments.pool import ALL, SPLITS
 from sesa_lab.errors import InputError
 from sesa_lab.presets import PRESETS
+from sesa_lab.settings import WAYS
 
 TEXT = (
     "Sample from a policy and report pass@k and coverage@k with 95 %% bootstrap intervals over tasks, beside the exact values where"
@@ -31,12 +33,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tasks", type=int, default=1, metavar="X", help="tasks 0..X-1 are evaluated (default: 1)")
     command.add_argument(
         "--split",
-        choices=["train", "validation", "test", "all"],
+        choices=[*SPLITS, ALL],
         help="which tasks, where the environment has splits (default: validation); all: of a data set that is only evaluated",
     )
     command.add_argument(
         "--way",
-        choices=["parallel", "sequential", "sesa", "iid-sketches"],
+        choices=WAYS,
         default="parallel",
         help="how a task's samples are drawn: parallel (i.i.d., the task alone); sequential (each given those before it); sesa (up"
         " to 8 sketches in sequence, each followed by equally many samples); iid-sketches (default: parallel)",

@@ -33,6 +33,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def short(value: object) -> str:
+    """A value that came, for a message: ASCII, at most 80 characters."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 @contextlib.contextmanager
 def writing(path: Path, remedy: str) -> Iterator[None]:
     """Turns an ``OSError`` of the body (disk full, no permission ...) into one ``InputError`` with path and remedy."""

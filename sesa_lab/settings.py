@@ -36,6 +36,9 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+WAYS = ("parallel", "sequential", "sesa", "iid-sketches")
+"""Of drawing a task's samples in an evaluation: i.i.d. given the task alone; one after another, each given those before it; with
+sketches drafted in sequence, or i.i.d."""
 DTYPES = ("float32", "bfloat16", "float16")
 """Weights' data types."""
 

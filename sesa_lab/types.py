@@ -191,6 +191,16 @@ class Candidate:
         """Tokens that the policy drew and that count, all turns together."""
         return sum(len(turn.completion.ids) for turn in self.turns)
 
+    @property
+    def text(self) -> str:
+        """What the policy said, a line a turn. Hostile text."""
+        return "\n".join(turn.completion.text for turn in self.turns)
+
+    @property
+    def logprob(self) -> float:
+        """Of all that it said, under what it was drawn under, nats."""
+        return float(sum(sum(turn.completion.logprobs) for turn in self.turns))
+
 
 @dataclass(frozen=True)
 class Group:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, short
 
 MOST_NUMBERS = 6
 LARGEST_NUMBER = 10_000
@@ -46,12 +46,12 @@ def _checked(where: str, nums: Any, target: Any) -> tuple[tuple[int, ...], int]:
     good = isinstance(nums, list) and 2 <= len(nums) <= MOST_NUMBERS
     if not good or not all(_whole(value) and 1 <= value <= LARGEST_NUMBER for value in nums):
         raise InputError(
-            f"{where}: nums: expected 2 to {MOST_NUMBERS} whole numbers from 1 to {LARGEST_NUMBER}, got {_short(nums)};"
+            f"{where}: nums: expected 2 to {MOST_NUMBERS} whole numbers from 1 to {LARGEST_NUMBER}, got {short(nums)};"
             " mend or drop the row"
         )
     if not _whole(target) or abs(target) > LARGEST_TARGET:
         raise InputError(
-            f"{where}: target: expected a whole number of at most {LARGEST_TARGET} either way, got {_short(target)};"
+            f"{where}: target: expected a whole number of at most {LARGEST_TARGET} either way, got {short(target)};"
             " mend or drop the row"
         )
     return tuple(sorted(nums)), target
@@ -59,11 +59,6 @@ def _checked(where: str, nums: Any, target: Any) -> tuple[tuple[int, ...], int]:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Any, Any]]:
@@ -75,9 +70,9 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: expected one JSON object, got {_short(line.strip())} ({error})") from error
+                raise InputError(f"{where}: expected one JSON object, got {short(line.strip())} ({error})") from error
             if not isinstance(row, dict):
-                raise InputError(f"{where}: expected a JSON object with nums and target, got {_short(row)}")
+                raise InputError(f"{where}: expected a JSON object with nums and target, got {short(row)}")
             yield where, row.get("nums"), row.get("target")
 
 
@@ -86,7 +81,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Any, Any]]:
         reader = csv.DictReader(file)
         missing = {"nums", "target"} - set(reader.fieldnames or ())
         if missing:
-            raise InputError(f"{path}, line 1: expected a header with nums and target, got {_short(reader.fieldnames)}")
+            raise InputError(f"{path}, line 1: expected a header with nums and target, got {short(reader.fieldnames)}")
         for row in reader:
             nums, target = row["nums"] or "", row["target"] or ""
             parts: Any = (
@@ -106,7 +101,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any, Any]]:
         raise InputError(f"{path}: cannot be read as parquet ({error}); restore it from a copy") from error
     missing = {"nums", "target"} - set(table.column_names)
     if missing:
-        raise InputError(f"{path}: expected columns nums and target, got {_short(table.column_names)}")
+        raise InputError(f"{path}: expected columns nums and target, got {short(table.column_names)}")
     columns = zip(table["nums"].to_pylist(), table["target"].to_pylist(), strict=True)
     for number, (nums, target) in enumerate(columns, 1):
         yield f"{path}, row {number}", nums, target

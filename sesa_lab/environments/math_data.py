@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sesa_lab.environments.math_answers import LONGEST_ANSWER, boxed_answer, same
-from sesa_lab.errors import InputError, first_line
+from sesa_lab.errors import InputError, first_line, short
 
 PROBLEM = ("problem", "question", "prompt")
 """Columns that may hold the problem; the first that is filled counts."""
@@ -85,25 +85,25 @@ def _once(problems: Iterator[Problem]) -> list[Problem]:
         known = first.setdefault(each.problem, each)
         if known.answer != each.answer and not same(known.answer, each.answer):
             raise InputError(
-                f"{each.where}: the same problem as at {known.where}, there with the answer {_short(known.answer)}, here"
-                f" with {_short(each.answer)}; correct or drop one of the two"
+                f"{each.where}: the same problem as at {known.where}, there with the answer {short(known.answer)}, here"
+                f" with {short(each.answer)}; correct or drop one of the two"
             )
     return list(first.values())
 
 
 def _problem(where: str, row: Any) -> Problem:
     if not isinstance(row, dict):
-        raise InputError(f"{where}: expected an object with problem and answer, got {_short(row)}; mend or drop it")
+        raise InputError(f"{where}: expected an object with problem and answer, got {short(row)}; mend or drop it")
     names = [name for name in PROBLEM if name in row]
     if not names or not row.keys() & {"answer", "solution"}:
         raise InputError(
             f"{where}: expected the columns problem (or question, or prompt) and answer (or solution), got"
-            f" {_short(list(row))}; rename or add a column"
+            f" {short(list(row))}; rename or add a column"
         )
     name = next((name for name in names if row[name] not in (None, "")), names[0])
     problem = row[name]
     if not isinstance(problem, str) or not problem.strip():
-        raise InputError(f"{where}: {name}: expected a text, not empty, got {_short(problem)}; mend or drop the row")
+        raise InputError(f"{where}: {name}: expected a text, not empty, got {short(problem)}; mend or drop the row")
     return Problem(problem.strip(), _answer(where, row), where)
 
 
@@ -112,10 +112,10 @@ def _answer(where: str, row: dict[Any, Any]) -> str:
     if value in (None, ""):
         found = boxed_answer(solution) if isinstance(solution, str) else None
         if found is None:
-            given = f"got {_short(value)}" if "answer" in row else "which is missing"
+            given = f"got {short(value)}" if "answer" in row else "which is missing"
             raise InputError(
                 f"{where}: answer: expected a text or a whole number, {given}, and solution holds no \\boxed{{...}}"
-                f" to take it from (got {_short(solution)}); mend or drop the row"
+                f" to take it from (got {short(solution)}); mend or drop the row"
             )
         return found
     text = ""
@@ -126,15 +126,10 @@ def _answer(where: str, row: dict[Any, Any]) -> str:
         text = str(int(value))
     if not 0 < len(text) <= LONGEST_ANSWER:
         raise InputError(
-            f"{where}: answer: expected a text of 1 to {LONGEST_ANSWER} characters or a whole number, got {_short(value)};"
+            f"{where}: answer: expected a text of 1 to {LONGEST_ANSWER} characters or a whole number, got {short(value)};"
             " mend or drop the row"
         )
     return text
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _jsonl(path: Path) -> Rows:
@@ -143,7 +138,7 @@ def _jsonl(path: Path) -> Rows:
             try:
                 rows = [json.loads(line)] if line.strip() else []
             except (ValueError, RecursionError) as error:
-                got = f"got {_short(line.strip())} ({error})"
+                got = f"got {short(line.strip())} ({error})"
                 raise InputError(f"{path}, line {number}: expected one JSON object, {got}; mend or drop it") from error
             yield from ((f"{path}, line {number}", row) for row in rows)
 
@@ -155,7 +150,7 @@ def _json(path: Path) -> Rows:
         where = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
         raise InputError(f"{where}: expected a list of JSON objects in UTF-8 ({error}); mend it") from error
     if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list of objects, got {_short(rows)}; for an object a line name it .jsonl")
+        raise InputError(f"{path}: expected a list of objects, got {short(rows)}; for an object a line name it .jsonl")
     yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -176,7 +171,7 @@ def _csv(path: Path) -> Rows:
             if header is None:
                 header = [name.strip() for name in fields]
             elif fields and len(fields) != len(header):
-                got = f"got {len(fields)}, {_short(fields)}"
+                got = f"got {len(fields)}, {short(fields)}"
                 raise InputError(f"{where}: expected {len(header)} fields, {got}; put texts into double quotes")
             elif fields:
                 yield where, dict(zip(header, fields, strict=True))
@@ -202,14 +197,14 @@ def _file(path: Path, split: str) -> Rows:
     if path.suffix not in _READERS:
         raise InputError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
     if split:
-        raise InputError(f"{path}: a file has no splits; leave split empty, got {_short(split)}")
+        raise InputError(f"{path}: a file has no splits; leave split empty, got {short(split)}")
     return _READERS[path.suffix](path)
 
 
 def _chosen(source: str, splits: Mapping[str, Any], split: str) -> Any:
     listed = ", ".join(sorted(map(str, splits)))
     if split not in splits and (split or len(splits) != 1):
-        raise InputError(f"{source}: split: expected one of {listed}, got {_short(split)}; choose one of them")
+        raise InputError(f"{source}: split: expected one of {listed}, got {short(split)}; choose one of them")
     return splits[split] if split else next(iter(splits.values()))
 
 

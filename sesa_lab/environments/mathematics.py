@@ -21,8 +21,9 @@ from sesa_lab.environments import sums
 from sesa_lab.environments.contract import SingleTurn, check_index
 from sesa_lab.environments.math_answers import final_answer, same
 from sesa_lab.environments.math_data import Problem, read_problems
-from sesa_lab.environments.pool import HARD, SPLITS, Pool, split_of
+from sesa_lab.environments.pool import ALL, HARD, SPLITS, Pool, split_of
 from sesa_lab.environments.replies import LONGEST, inside_tags
+from sesa_lab.environments.vocabulary import Vocabulary
 from sesa_lab.errors import InputError, first_line
 from sesa_lab.seeding import stream
 from sesa_lab.types import Frame, Score, Task
@@ -49,18 +50,12 @@ METHODS = {
     "enumeration": r"brute[- ]force|enumerat(?:e|ed|ing|ion)|list(?:ing)? (?:all|them)|trial and error|try(?:ing)? values",
 }
 """Method -> whole words that name it, in any case, those of LaTeX (``\\pmod``, ``\\binom``) included."""
-UNNAMED = "unnamed"
-ALL = "all"
-"""The split of a set that is only evaluated: every problem of ``dataset``."""
 
 _POSITION = 10  # among the "environment" streams of a seed; changing it changes every task
 _MOST_TEXT = 400  # characters of a plain reply
 _MOST_NAMED = 10  # methods of one strategy: a sketch has at most 200 characters, and any ten of them fit
 _PLAIN = re.compile(r"(?:[0-9]{1,4}[-+*][0-9]{1,4}=[0-9]{1,6} ){1,32}([0-9]{1,6})", re.ASCII)
-_NAMED = re.compile(
-    "|".join(rf"(?P<m{place}>\b(?:{words})\b)" for place, words in enumerate(METHODS.values())),
-    re.IGNORECASE | re.ASCII,
-)
+_NAMED = Vocabulary(METHODS)
 _GREY, _ACCENT, _HIT, _MISS = "#7f7f7f", "#d97706", "#2f9e44", "#e03131"
 
 Sum = tuple[int, ...]
@@ -231,11 +226,8 @@ class Math(SingleTurn):
             return [*frames, _card("no answer can be read", problem, [(_printable(text.strip()[:60]), _GREY)])]
         told: list[tuple[str, str]] = []
         for number, line in enumerate(found[0][:32] if found else (), 1):
-            right = line.result == {"+": line.left + line.right, "-": line.left - line.right}.get(
-                line.sign, line.left * line.right
-            )
-            told = [*told, (str(line), _ACCENT if right else _MISS)]
-            frames.append(_card(f"line {number}: {'right' if right else 'wrong'}", problem, told))
+            told = [*told, (str(line), _ACCENT if line.holds else _MISS)]
+            frames.append(_card(f"line {number}: {'right' if line.holds else 'wrong'}", problem, told))
         success = self.score(task, text).success
         verdict = (
             "right" if success else "right, but below too many lines" if same(task.data["answer"], answer) else "wrong"
@@ -289,9 +281,7 @@ class Math(SingleTurn):
 
 def methods_in(text: str) -> str:
     """The methods that a text names, the first ten in the order of ``METHODS``, joined by `` + ``; ``UNNAMED`` without any."""
-    groups = {found.lastgroup for found in _NAMED.finditer(text[-LONGEST:])}
-    named = [name for place, name in enumerate(METHODS) if f"m{place}" in groups]
-    return " + ".join(named[:_MOST_NAMED]) or UNNAMED
+    return _NAMED.named(text[-LONGEST:], _MOST_NAMED)
 
 
 def _resolved(options: MathOptions) -> MathOptions:

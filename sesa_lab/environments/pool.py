@@ -17,6 +17,8 @@ from sesa_lab.errors import InputError
 Item = TypeVar("Item")
 
 SPLITS = ("train", "validation", "test")
+ALL = "all"
+"""Beside them, in environments that have it: every task, so that nothing may be trained on it."""
 HARD = ("natural", "half", "all", "none")
 MOST_DRAWS = 20_000  # in vain, one after another, after which a pool is exhausted
 

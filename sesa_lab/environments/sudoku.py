@@ -12,7 +12,6 @@ text says it fills by (``RULES``), each named once and in their order here: ``na
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -37,6 +36,7 @@ from sesa_lab.environments.sudoku_grid import (
     written,
 )
 from sesa_lab.environments.sudoku_view import clash, cut, drawing, picture, place
+from sesa_lab.environments.vocabulary import Vocabulary
 from sesa_lab.errors import InputError
 from sesa_lab.seeding import stream
 from sesa_lab.types import Frame, Score, Task
@@ -63,7 +63,6 @@ RULES = {
     "backtracking": r"backtrack(?:s|ed|ing)?|guess(?:es|ed|ing)?|trial and error",
 }
 """Rule -> whole words that name it, in any case; see ``rules_in``."""
-UNNAMED = "unnamed"
 HABITUAL_RULES = frozenset({"naked single"})
 """What habit fills by in the other forms. There a task is hard where naked singles alone do not fill it: no puzzle of 4x4 that
 was met, and 37 % of the first 300 of the paper's preset."""
@@ -77,10 +76,7 @@ FEWEST = {"order": {2: 4, 3: 50, 4: 200, 5: 530}, "grid": {2: 4, 3: 22, 4: 105, 
 """Fewest givens that draws get to often enough: fewer would take too long to find."""
 
 _POSITION = 9  # among the "environment" streams of a seed; changing it changes every task
-_RULES = re.compile(
-    "|".join(rf"(?P<{name.replace(' ', '_')}>\b(?:{words})\b)" for name, words in RULES.items()),
-    re.IGNORECASE | re.ASCII,
-)
+_RULES = Vocabulary(RULES)
 
 
 @dataclass(frozen=True)
@@ -372,8 +368,7 @@ def orders(box: int) -> dict[str, tuple[int, ...]]:
 
 def rules_in(text: str) -> str:
     """The ``RULES`` that a text names, joined by " + " in their order there; ``unnamed`` where it names none."""
-    met = {str(found.lastgroup).replace("_", " ") for found in _RULES.finditer(text)}
-    return " + ".join(name for name in RULES if name in met) or UNNAMED
+    return _RULES.named(text)
 
 
 def _givens(options: SudokuOptions, form: str) -> tuple[int, int]:

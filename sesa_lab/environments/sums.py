@@ -51,6 +51,12 @@ class Line(NamedTuple):
     def __str__(self) -> str:
         return f"{self.left}{self.sign}{self.right}={self.result}"
 
+    @property
+    def holds(self) -> bool:
+        """Whether the result is right."""
+        a, b = self.left, self.right
+        return self.result == {"+": a + b, "-": a - b, "*": a * b}[self.sign]
+
 
 Working = tuple[Line, ...]
 

@@ -87,7 +87,7 @@ def compare(rounds: int, shape: Shape, work: Work = WORK) -> dict[str, Any]:
             parallel: dict[str, Side] = {
                 "torch": lambda number: _parallel(own, contexts, work, number),
                 "vllm": lambda number: _parallel(vllm, contexts, work, number),
-                "generate": lambda number: _parallel_by_generate(policy, contexts, work),
+                "generate": lambda number: _parallel_by_generate(policy, contexts, work, number),
             }
             drafting: dict[str, Side] = {
                 "torch": lambda number: _draft(own, contexts, work, number),
@@ -117,16 +117,12 @@ def compare_lab(rounds: int, prompts: int = 16, group: int = 16) -> dict[str, An
         work, stops = Work(prompts, len(contexts[0]), group, limit), policy.stop_ids
         sides: dict[str, Side] = {
             "torch": partial(_parallel, TorchEngine(policy), contexts, work, stops=stops),
-            "generate": lambda number, p=policy, c=contexts, w=work: _ended_by_generate(p, c, w),  # type: ignore[misc]
+            "generate": partial(_parallel_by_generate, policy, contexts, work, whole=False),
         }
-        spent: dict[str, list[Spent]] = {side: [] for side in sides}
-        for number in progress(rounds + 1, f"decoding, {model}"):
-            for side in list(sides) if number % 2 == 0 else list(sides)[::-1]:
-                begin = clock()
-                count = sides[side](number)
-                if number:  # the first round warms up
-                    wall, cpu = since(begin)
-                    spent[side].append((wall / count, cpu / count))
+        spent = {
+            side: [(wall / count, cpu / count) for (wall, cpu), count in own]
+            for side, own in _paired(sides, rounds, f"decoding, {model}").items()
+        }
         result["policies"][model] = {
             **{side: 1 / median_spent(own)["seconds"] for side, own in spent.items()},
             "speedup": ratios(spent["generate"], spent["torch"]),
@@ -134,19 +130,24 @@ def compare_lab(rounds: int, prompts: int = 16, group: int = 16) -> dict[str, An
     return result
 
 
-def _rounds(sides: Mapping[str, Side], rounds: int, title: str) -> dict[str, Any]:
-    spent: dict[str, list[Spent]] = {name: [] for name in sides}
-    tokens = dict.fromkeys(sides, 0)
-    for number in progress(rounds + 1, f"engines, {title}"):
+def _paired(sides: Mapping[str, Side], rounds: int, title: str) -> dict[str, list[tuple[Spent, int]]]:
+    """What each side took, and how many tokens it drew, a round; in alternating order, after one round of warm-up."""
+    found: dict[str, list[tuple[Spent, int]]] = {name: [] for name in sides}
+    for number in progress(rounds + 1, title):
         for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
             begin = clock()
             count = sides[name](number)
-            if number:  # the first round warms up
-                spent[name].append(since(begin))
-                tokens[name] += count
+            if number:
+                found[name].append((since(begin), count))
+    return found
+
+
+def _rounds(sides: Mapping[str, Side], rounds: int, title: str) -> dict[str, Any]:
+    measured = _paired(sides, rounds, f"engines, {title}")
+    spent = {name: [took for took, _ in own] for name, own in measured.items()}
     result: dict[str, Any] = {}
-    for name, own in spent.items():
-        median, per_round = median_spent(own), tokens[name] / rounds
+    for name, own in measured.items():
+        median, per_round = median_spent(spent[name]), sum(count for _, count in own) / rounds
         result[name] = median | {"tokens": per_round, "tokens_per_second": per_round / median["seconds"]}
     over = {"torch over generate": ("generate", "torch"), "vllm over generate": ("generate", "vllm")}
     over |= {"vllm over torch": ("torch", "vllm")}
@@ -185,14 +186,12 @@ def _draft(
     return count
 
 
-def _parallel_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
+def _parallel_by_generate(
+    policy: Policy, contexts: Sequence[Sequence[int]], work: Work, number: int, whole: bool = True
+) -> int:
+    """``whole``: no answer ends before the limit. Tokens after a stop are not counted."""
     with merged(policy.model):
-        return int(generate(policy, [c for c in contexts for _ in range(work.group)], work.tokens, whole=True).numel())
-
-
-def _ended_by_generate(policy: Policy, contexts: Sequence[Sequence[int]], work: Work) -> int:
-    with merged(policy.model):
-        drawn = generate(policy, [c for c in contexts for _ in range(work.group)], work.tokens)
+        drawn = generate(policy, [c for c in contexts for _ in range(work.group)], work.tokens, whole)
     stops = (drawn == policy.stop_ids[0]).int()
     return int((stops.cumsum(1) - stops == 0).sum())
 

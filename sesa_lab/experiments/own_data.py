@@ -35,7 +35,7 @@ WAYS = {
     "sesa": "with up to 8 sketches, drafted one after another",
     "iid-sketches": "with up to 8 sketches, drafted independently",
 }
-"""Ways of drawing that a data set is evaluated in (``training.evaluate.WAYS``), and what they are."""
+"""Ways of drawing that a data set is evaluated in (``settings.WAYS``), and what they are."""
 
 KS = (1, 8, 16, 64)
 

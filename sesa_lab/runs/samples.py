@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, short
 from sesa_lab.runs import schema
 from sesa_lab.runs.files import read_json, reading, write_atomic, write_json
 
@@ -92,14 +93,14 @@ class SampleStore:
         if not table.schema.equals(schema.SAMPLES):
             raise InputError(f"{part} has other columns than samples have; choose another --out, or delete it")
         new = {*table["task"].unique().to_pylist()} - self.done
-        self._tables.append(table.filter(pa.compute.is_in(table["task"], pa.array(sorted(new), pa.int64()))))
+        self._tables.append(table.filter(pc.is_in(table["task"], pa.array(sorted(new), pa.int64()))))
 
     def _check(self, found: Mapping[str, Any], where: Path) -> None:
         was, now = _flat(found), _flat(self.settings)
         for name in [*now, *was]:
             if was.get(name) != now.get(name):
                 raise InputError(
-                    f"{where} holds samples made with {name} = {_short(was.get(name))}, now it is {_short(now.get(name))}; choose"
+                    f"{where} holds samples made with {name} = {short(was.get(name))}, now it is {short(now.get(name))}; choose"
                     " another --out, or delete it"
                 )
 
@@ -129,8 +130,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + name] = value
     return found
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

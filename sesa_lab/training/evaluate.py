@@ -18,18 +18,17 @@ from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged
 from sesa_lab.prompts import Speaker, Templates
 from sesa_lab.runs import schema
+from sesa_lab.runs.files import describe
 from sesa_lab.runs.samples import SampleStore
 from sesa_lab.samplers import Request
 from sesa_lab.seeding import stream
+from sesa_lab.settings import WAYS
 from sesa_lab.training import held_out, room
 from sesa_lab.training.credit import verdicts
-from sesa_lab.training.exact import exact_at
+from sesa_lab.training.exact import UNKNOWN, exact_at
 from sesa_lab.training.held_out import answers, check_enough, in_split
 from sesa_lab.types import Group
 
-WAYS = ("parallel", "sequential", "sesa", "iid-sketches")
-"""Of drawing a task's samples: i.i.d. given the task alone; one after another, each given those before it; with sketches drafted
-in sequence (``held_out.guided``), or i.i.d."""
 AT_ONCE = 1024  # samples after which an evaluation is kept on disk, or those of one task
 
 
@@ -93,7 +92,7 @@ def evaluate_samples(
         ks: values of k.
         split: ``train``, ``validation`` or ``test`` (or another that the environment has); None: validation, or the tasks there
             are in an environment without splits.
-        way: one of ``WAYS``.
+        way: one of ``settings.WAYS``.
         out: keep the samples in this Parquet file, some tasks at a time: an evaluation that was stopped goes on where it was,
             and one of more tasks draws those that are not there yet.
 
@@ -114,7 +113,8 @@ def evaluate_samples(
     if exact:  # at the temperature of the exact values beside them
         sampler = dataclasses.replace(sampler, temperature=config.sampler.temperature)
     store = None if out is None else SampleStore(out, _settings(config, environment, chosen, sampler))
-    missing = [task for task in range(tasks) if store is None or task not in store.done]
+    done = frozenset() if store is None else store.done
+    missing = [task for task in range(tasks) if task not in done]
     drawn: list[dict[str, Any]] = []
     exact_values: dict[int, Any] = {}
     if missing or exact:
@@ -134,9 +134,8 @@ def evaluate_samples(
                     exact_values[task] = {k: at(k) for k in ks}
     found = schema.batch("samples", drawn).to_pandas() if store is None else store.finish()
     found = found[found["task"] < tasks].reset_index(drop=True)
-    nothing = {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
     measured = [
-        {"task": task, **_row(part, k), **exact_values.get(int(task), {}).get(k, nothing)}
+        {"task": task, **_row(part, k), **exact_values.get(int(task), {}).get(k, UNKNOWN)}
         for task, part in found.groupby("task")
         for k in ks
     ]
@@ -155,7 +154,7 @@ def _settings(config: Config, environment: Any, policy: Any, sampler: SamplerCon
     """All that samples depend on, as it is kept with them. Of a trained policy the adapter's content, not its place."""
     adapter = {}
     if policy.adapter:
-        adapter = {"sha256": runs.files.describe(Path(policy.adapter) / "adapter_model.safetensors")["sha256"]}
+        adapter = {"sha256": describe(Path(policy.adapter) / "adapter_model.safetensors")["sha256"]}
     names = ("model", "prompts", "dtype", "thinking")
     return {
         "environment": {"name": environment.name, **environment.options},
@@ -189,17 +188,16 @@ def _drawn(
 def _rows(environment: Any, group: Group) -> list[dict[str, Any]]:
     rows = []
     for number, (candidate, score) in enumerate(zip(group.candidates, verdicts(environment, group), strict=True)):
-        said = [turn.completion for turn in candidate.turns]
         rows.append(
             {
                 "task": group.task.index,
                 "sample": number,
                 "prompt": group.task.prompt,
                 "sketch": group.sketches[candidate.sketches[0]].text if candidate.sketches else None,
-                "completion": "\n".join(completion.text for completion in said),
+                "completion": candidate.text,
                 "tokens": candidate.length,
-                "logprob": float(sum(sum(completion.logprobs) for completion in said)),
-                "finish": said[-1].finish,
+                "logprob": candidate.logprob,
+                "finish": candidate.turns[-1].completion.finish,
                 "reward": float(score.reward),
                 "success": score.success,
                 "strategy": score.strategy,

@@ -15,6 +15,8 @@ from sesa_lab.policies import Policy, merged, pack, token_logprobs
 from sesa_lab.prompts import Speaker
 from sesa_lab.types import Task
 
+UNKNOWN = {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
+"""What ``exact_at`` gives where answers cannot be enumerated."""
 ROWS = 512  # answers scored in one forward pass
 
 
@@ -76,7 +78,7 @@ def exact_at(
 ) -> Callable[[int], dict[str, float]]:
     """How well k samples do, exactly: k -> accuracy and coverage; NaN where answers cannot be enumerated."""
     if environment.enumerate(task) is None:
-        return lambda k: {"exact_accuracy": float("nan"), "exact_coverage": float("nan")}
+        return lambda k: UNKNOWN
     probability = answer_probabilities(policy, environment, speaker, task, temperature)
     success = [environment.score(task, answer).success for answer in probability]
 

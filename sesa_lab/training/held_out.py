@@ -14,6 +14,7 @@ from sesa_lab import environments
 from sesa_lab.config import Config, SamplerConfig
 from sesa_lab.diversity import pass_at_k
 from sesa_lab.engines import Engine
+from sesa_lab.environments.pool import ALL
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy
 from sesa_lab.prompts import Speaker
@@ -55,9 +56,9 @@ class Judge:
         self.team = team
         splits = ("validation", "test") if config.evaluation.test_tasks else ("validation",)
         name = config.environment.name
-        if environment.options.get("split") == "all":
+        if environment.options.get("split") == ALL:
             raise InputError(
-                f"{name}.split = 'all' holds the tasks that a policy is judged on too, so it is for `sesa-lab evaluate` alone;"
+                f"{name}.split = {ALL!r} holds the tasks that a policy is judged on too, so it is for `sesa-lab evaluate` alone;"
                 " train on split = 'train', and name what is judged on as test_dataset"
             )
         self._environments = {split: in_split(name, environment.options, split) for split in splits}
@@ -233,7 +234,7 @@ def measures(groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> dict
     ks = [k for k in KS if k <= n]
     passed = {k: np.array([pass_at_k(n, won, k) for won in wins]) for k in ks}
     distinct = [len({s.strategy for s in own if s.success}) for own in scores]
-    surprise = [-sum(sum(turn.completion.logprobs) for turn in c.turns) for group in groups for c in group.candidates]
+    surprise = [-c.logprob for group in groups for c in group.candidates]
     found: dict[str, Any] = {
         "accuracy": float(passed[1].mean()),
         "coverage": float(np.mean(distinct)),

@@ -48,7 +48,7 @@ def _words(candidate: Candidate) -> dict[str, Any]:
     """What the candidate said, all turns in a row, and where each turn ends."""
     said = [turn.completion for turn in candidate.turns]
     return {
-        "completion": "\n".join(completion.text for completion in said),
+        "completion": candidate.text,
         "token_ids": [i for completion in said for i in completion.ids],
         "drawn_logprobs": [value for completion in said for value in completion.logprobs],
         "engine_logprobs": [value for completion in said for value in completion.engine_logprobs],

@@ -19,8 +19,9 @@ from tokenizers import Regex, pre_tokenizers
 
 from sesa_lab import prompts
 from sesa_lab.environments import check, make, math_answers, sums
-from sesa_lab.environments.mathematics import METHODS, UNNAMED, Math, MathOptions, methods_in
+from sesa_lab.environments.mathematics import METHODS, Math, MathOptions, methods_in
 from sesa_lab.environments.pool import SPLITS, split_of
+from sesa_lab.environments.vocabulary import UNNAMED
 from sesa_lab.errors import InputError
 from sesa_lab.types import Score, Task
 

@@ -79,7 +79,7 @@ def test_an_engine_that_rereads_draws_the_same(policy: Policy) -> None:
 
 def test_decoding_counts_what_both_sides_draw_up_to_the_stop_token(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    for side in ("_parallel", "_ended_by_generate"):
+    for side in ("_parallel", "_parallel_by_generate"):
         drawing = getattr(bench_engines, side)
         monkeypatch.setattr(bench_engines, side, lambda *a, _f=drawing, **k: counts.append(_f(*a, **k)) or counts[-1])
     found = bench_engines.compare_lab(rounds=1, prompts=2, group=8)
