@@ -135,15 +135,20 @@ LEARNING_RATES, REASONING_RATES = _rates(_RATES, BASES), _rates(_RATES_REASONING
 what the other arms and bases have."""
 
 
+def bases_of(task: str) -> tuple[str, ...]:
+    """The base policies that a task is searched and reported from."""
+    return REASONING_BASES if task in REASONING else BASES
+
+
 def rate_of(task: str, base: str, name: str) -> float:
     """The learning rate of an arm on a task and base policy, its own or its sibling's (``SIBLINGS``).
 
     Every arm without sketches is searched itself, and so is the paper's rule. Arms of i.i.d. sketches take the rate of the same
     arm with sequential ones, so that how sketches are drafted is all that tells the two apart. A base that was not searched
-    (neither of ``BASES``; of reasoning none of ``REASONING_BASES``) takes the rates of the habit base.
+    (none of ``bases_of``) takes the rates of the habit base.
     """
-    rates, bases = (REASONING_RATES, REASONING_BASES) if task in REASONING else (LEARNING_RATES, BASES)
-    return rates[base if base in bases else "habit", SIBLINGS.get(name, name)]
+    rates = REASONING_RATES if task in REASONING else LEARNING_RATES
+    return rates[base if base in bases_of(task) else "habit", SIBLINGS.get(name, name)]
 
 
 def base_of(task: str, base: str, steps: int) -> dict[str, dict[str, Any]]:

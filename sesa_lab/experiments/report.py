@@ -38,8 +38,10 @@ OWN: dict[str, tuple[tuple[int, ...], int]] = {
 """Seeds and steps of a report where none are given: its runs are then those of the experiments."""
 FULL: dict[str, dict[str, dict[str, Any]]] = {
     "path_exploration": {"01_path_exploration.ipynb": {"matrix": "factorial", "axis": True}},
-    "agents": {book: {"bases": list(agents.BASES), "arms": "all"} for book in AGENTS.values()},
-    "reasoning": {book: {"bases": list(agents.REASONING_BASES), "arms": "all"} for book in REASONING.values()},
+    **{
+        name: {book: {"bases": list(agents.bases_of(task)), "arms": "all"} for task, book in books.items()}
+        for name, books in GROUPS.items()
+    },
 }
 """Parameters of the notebooks in a full report."""
 

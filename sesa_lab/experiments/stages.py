@@ -189,16 +189,18 @@ def agent_jobs(
 
 
 def agent_policies(task: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
-    """One task from its lab policies; of reasoning from those of ``agents.REASONING_BASES``."""
-    bases = agents.REASONING_BASES if task in agents.REASONING else agents.BASES
+    """One task from its lab policies."""
+    bases = agents.bases_of(task)
     return [job for base in bases for job in agent_jobs(task, base, arms, seeds, steps, folder / "agents")]
 
 
 def _agent_search(group: str, folder: Path, seeds: Sequence[int], steps: int, arms: str = "all") -> list[Job]:
-    names, reasoning = chosen_arms(arms), group == "reasoning"
-    tasks, bases = (agents.REASONING, agents.REASONING_BASES) if reasoning else (agents.TASKS, agents.BASES)
+    names, tasks = chosen_arms(arms), agents.REASONING if group == "reasoning" else agents.TASKS
     return [
-        job for task in tasks for base in bases for job in agents.search(task, base, names, steps, folder / "agents")
+        job
+        for task in tasks
+        for base in agents.bases_of(task)
+        for job in agents.search(task, base, names, steps, folder / "agents")
     ]
 
 
