@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from sesa_lab import cli_evaluate, cli_models, environments, prompts, serving
+from sesa_lab import cli_collapse, cli_evaluate, cli_fidelity, cli_metrics, cli_models, environments, prompts, serving
 from sesa_lab.cli_settings import add_option, add_settings, allowed, config_of, numbers, options_of, read_config
 from sesa_lab.config import PretrainConfig, check_value
 from sesa_lab.errors import InputError, NotebookError, suggest
@@ -64,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     _train(commands)
     _resume(commands)
     cli_evaluate.add_arguments(_command(commands, "evaluate", cli_evaluate.TEXT, cli_evaluate.run))
+    cli_fidelity.add_arguments(_command(commands, "fidelity", cli_fidelity.TEXT, cli_fidelity.run))
+    cli_metrics.add_arguments(_command(commands, "metrics", cli_metrics.TEXT, cli_metrics.run))
+    revive = _command(commands, "revive", cli_collapse.REVIVE, cli_collapse.run_revive)
+    cli_collapse.add_revive(revive)
+    collapse = _command(commands, "collapse", cli_collapse.COLLAPSE, cli_collapse.run_collapse)
+    cli_collapse.add_collapse(collapse)
     serving.add_arguments(_command(commands, "serve", serving.TEXT, serving.run))
     cli_models.add_arguments(_command(commands, "merge", cli_models.TEXT, cli_models.run))
     _report(commands)
@@ -74,7 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], None]) -> Any:
-    command = commands.add_parser(name, help=text, description=text, formatter_class=argparse.HelpFormatter)
+    command = commands.add_parser(
+        name, help=text, description=text.replace("%%", "%"), formatter_class=argparse.HelpFormatter
+    )
     command.set_defaults(run=run)
     return command
 
@@ -250,6 +258,7 @@ def _experiment(commands: Any) -> None:
     names = ["search", "factorial", "sharpness", "headline", "rival", "revival"]
     names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search", "agents-rivals"]
     names += ["agents-revival", "agents-drafting", "agents-habit", "agents-options"]
+    names += ["collapse-detector", "collapse-switching"]
     names += ["reasoning-sudoku", "reasoning-math", "reasoning-search"]
     command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)

@@ -22,6 +22,12 @@ def add_settings(command: Any, only: tuple[str, ...] | None = None) -> None:
         if name == "options":
             add_option(group)
             continue
+        if name == "switch":
+            group.add_argument(
+                "--switch", dest="switch_pairs", action="append", metavar="NAME=VALUE", default=[],
+                help=f"{field.metadata['text']}; may be given several times (default: none)",
+            )  # fmt: skip
+            continue
         kind: Any = {"int": int, "float": float}.get(str(field.type), str)
         default = "none" if field.default == "" else field.default
         text = f"{field.metadata['text']}{allowed(field.metadata)} (default: {default})"
@@ -39,13 +45,15 @@ def add_option(group: Any) -> None:
     )  # fmt: skip
 
 
-def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+def options_of(
+    pairs: Sequence[str], flag: str = "--option", example: str = "--option n_treasures=10"
+) -> dict[str, Any]:
     """NAME=VALUE pairs; a value that is a JSON number or true/false is taken as one, anything else as text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise InputError(f"--option {pair!r}: expected NAME=VALUE, e.g. --option n_treasures=10")
+            raise InputError(f"{flag} {pair!r}: expected NAME=VALUE, e.g. {example}")
         try:
             parsed = json.loads(value)
         except ValueError:
@@ -59,6 +67,11 @@ def config_of(chosen: argparse.Namespace, base: dict[str, dict[str, Any]]) -> Co
     given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
     if chosen.option:
         given["options"] = {**base.get("environment", {}).get("options", {}), **options_of(chosen.option)}
+    if getattr(chosen, "switch_pairs", []):
+        given["switch"] = {
+            name.replace("-", "_"): value
+            for name, value in options_of(chosen.switch_pairs, "--switch", "--switch sampler=sequential").items()
+        }
     for section, values in sections(given).items():
         base.setdefault(section, {}).update(values)
     return Config.build(chosen.preset, **base)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesa_lab.errors import InputError
-from sesa_lab.settings import EngineConfig, EvaluationConfig, RunConfig, SamplerConfig, UpdateConfig
+from sesa_lab.settings import EngineConfig, EvaluationConfig, RunConfig, SamplerConfig, UpdateConfig, WatchConfig
 
 Setting = tuple[str, str]
 """(section, field)."""
@@ -67,6 +67,27 @@ def check_together(
         raise InputError(
             f"sampler.expansions = {sampler.expansions} does not divide the {_guided(sampler)} candidates of a group that are"
             f" drawn with a sketch (group_size {sampler.group_size}, on_policy_fraction {sampler.on_policy_fraction:g})"
+        )
+
+
+def check_watch(watch: WatchConfig) -> None:
+    """Refuse settings of the watch that have no effect, and a switch that says not to what.
+
+    Raises:
+        InputError: with the reason.
+    """
+    for field in dataclasses.fields(watch):
+        set_ = getattr(watch, field.name) != (field.default if field.name != "switch" else {})
+        if field.name != "on_alarm" and set_ and watch.on_alarm == "none":
+            raise InputError(
+                f"watch.{field.name} makes no sense with watch.on_alarm = 'none': nobody watches; use 'report'"
+            )
+    if watch.switch and watch.on_alarm != "switch":
+        raise InputError(f"watch.switch belongs to watch.on_alarm = 'switch', not to {watch.on_alarm!r}")
+    if watch.on_alarm == "switch" and not watch.switch:
+        raise InputError(
+            "watch.on_alarm = 'switch' needs watch.switch, settings to go on with, e.g. --switch sampler=sequential"
+            " --switch repeats=zero"
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sesa_lab.compatible import check_together, idle
+from sesa_lab.compatible import check_together, check_watch, idle
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.presets import PRESETS
 from sesa_lab.settings import (
@@ -22,13 +22,14 @@ from sesa_lab.settings import (
     RunConfig,
     SamplerConfig,
     UpdateConfig,
+    WatchConfig,
     check_value,
     option,
 )
 
 __all__ = [
     "SECTIONS", "Config", "EngineConfig", "EnvironmentConfig", "EvaluationConfig", "PolicyConfig", "PretrainConfig", "RunConfig",
-    "SamplerConfig", "UpdateConfig", "check_value", "flat_fields", "option", "sections",
+    "SamplerConfig", "UpdateConfig", "WatchConfig", "check_value", "flat_fields", "option", "sections",
 ]  # fmt: skip
 
 SECTIONS: dict[str, type] = {
@@ -39,6 +40,7 @@ SECTIONS: dict[str, type] = {
     "update": UpdateConfig,
     "run": RunConfig,
     "evaluation": EvaluationConfig,
+    "watch": WatchConfig,
 }
 
 # A section's main field goes by the section's own name wherever settings are given flat.
@@ -86,6 +88,7 @@ class Config:
     update: UpdateConfig = UpdateConfig()
     run: RunConfig = RunConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    watch: WatchConfig = WatchConfig()
 
     @staticmethod
     def build(preset: str | None = None, /, **sections: Mapping[str, Any]) -> Config:
@@ -114,6 +117,9 @@ class Config:
                 del of_preset[section][name]
             config = _together(of_preset, sections)
         check_together(config.sampler, config.update, config.run, config.evaluation, config.engine)
+        check_watch(config.watch)
+        if config.watch.switch:
+            config.switched()
         return config
 
     @staticmethod
@@ -126,6 +132,23 @@ class Config:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """JSON-able."""
         return dataclasses.asdict(self)
+
+    def switched(self) -> Config:
+        """These settings as they are after the alarm: those of ``watch.switch`` in their place, and no further switch.
+
+        Raises:
+            InputError: ``watch.switch`` names what is no setting of sampler or update, or does not fit the others.
+        """
+        try:
+            changes = sections(self.watch.switch)
+            for section, values in changes.items():
+                if section not in ("sampler", "update"):
+                    raise InputError(
+                        f"{section}.{next(iter(values))} cannot change on the way; expected settings of sampler and update"
+                    )
+            return self.changed(**changes, watch={"on_alarm": "snapshot", "switch": {}})
+        except InputError as error:
+            raise InputError(f"watch.switch = {self.watch.switch}: {error}") from error
 
     def changed(self, **sections: Mapping[str, Any]) -> Config:
         """This config with some fields replaced, validated again."""

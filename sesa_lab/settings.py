@@ -320,6 +320,28 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class WatchConfig:
+    """Whether collapse is watched for while training (`sesa_lab.collapse`), and what is done about it."""
+
+    on_alarm: str = option(
+        "none",
+        "when collapse is noticed: nothing is, since nobody watches (none); it is logged (report), and a checkpoint kept"
+        " (snapshot), and training goes on with the settings of `switch` (switch, once a run)",
+        choices=("none", "report", "snapshot", "switch"),
+    )
+    switch: dict[str, Any] = option(
+        {}, "settings of sampler and update that training goes on with after the alarm, NAME=VALUE: sampler=sequential"
+    )
+    alarm_slack: float = option(
+        0.15, "share of the variety of correct answers that may be lost without counting", low=0.0, high=0.99
+    )
+    alarm_patience: float = option(
+        1.0, "steps of total loss, beyond the slack, before a signal counts as down", above=0.0
+    )
+    alarm_votes: int = option(2, "how many of the four signals must be down, that variety among them", low=1, high=4)
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """How a lab policy is made (`sesa-lab pretrain`); not part of a run."""
 

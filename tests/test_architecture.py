@@ -22,6 +22,8 @@ FORBIDDEN = {
     "diversity": {"training", "engines", "samplers", "policies"},
     "training": {"plots", "reports", "experiments"},
     "runs": {"training", "engines", "samplers", "policies", "plots", "reports", "experiments"},
+    "foreign": {"training", "engines", "samplers", "policies", "environments", "plots", "reports", "experiments"},
+    "collapse": {"training", "engines", "samplers", "policies", "environments", "runs", "plots", "reports", "experiments"},
     "statistics": {"training", "engines", "samplers", "policies", "runs"},
     "plots": {"training", "engines", "samplers", "policies"},
     "reports": {"training", "engines", "samplers", "policies"},

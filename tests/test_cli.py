@@ -25,7 +25,12 @@ COMMANDS = [
     "train",
     "resume",
     "evaluate",
+    "fidelity",
+    "metrics",
+    "collapse",
+    "revive",
     "serve",
+    "merge",
     "report",
     "experiment",
     "demo",
@@ -193,8 +198,8 @@ def test_every_command_has_help_with_defaults(command: str, call: Call, monkeypa
 def test_train_documents_every_setting_with_its_default(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     text = documented(call, monkeypatch, "train")
     for name, (_, field) in flat_fields().items():
-        if name == "options":
-            assert "--option NAME=VALUE" in text
+        if name in ("options", "switch"):
+            assert f"--{name.removesuffix('s')} NAME=VALUE" in text
             continue
         option = f"--{name.replace('_', '-')}"
         default = "none" if field.default == "" else field.default
@@ -271,15 +276,19 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
         key: {"engine": {"name": "vllm"}}
         for key in ("max_context", "cache_mb", "memory_share", "prefix_caching", "tensor_parallel")
     },
+    "on_alarm": {},
+    **{key: {"watch": {"on_alarm": "report"}} for key in ("alarm_slack", "alarm_patience", "alarm_votes")},
     "mismatch_truncation": {"engine": {"name": "vllm"}, "update": {"mismatch": "truncated_is"}},
 }
 """What a setting needs beside it to make sense; others: a sequential sampler."""
+VALUES = {"on_alarm": "snapshot"}
+"""Of settings whose last choice needs more than one option beside it."""
 
 
-@pytest.mark.parametrize("name", [name for name in flat_fields() if name != "options"])
+@pytest.mark.parametrize("name", [name for name in flat_fields() if name not in ("options", "switch")])
 def test_every_setting_is_an_option(name: str, captured: Callable[..., Config]) -> None:
     section, field = flat_fields()[name]
-    value = another(field)
+    value = VALUES.get(name) or another(field)
     beside = BESIDE.get(name, {"sampler": {"name": "sequential"}})
     needed = [
         part
@@ -300,6 +309,15 @@ def test_environment_options_are_numbers_truth_values_or_text(captured: Callable
         "seed": 3, "prior_exponent": 1.5, "hierarchy": "china", "a": True, "b": "null", "c": "[1]", "branching": "2x2",
         "d": "x=y",
     }  # fmt: skip
+
+
+def test_a_switch_is_a_handful_of_settings(captured: Callable[..., Config]) -> None:
+    pairs = ("sampler=sequential", "repeats=zero", "correction=asymmetric", "learning-rate=0.002")
+    config = captured("--on-alarm", "switch", *(part for pair in pairs for part in ("--switch", pair)))
+    assert config.watch.switch == {
+        "sampler": "sequential", "repeats": "zero", "correction": "asymmetric", "learning_rate": 0.002,
+    }  # fmt: skip
+    assert config.switched().update.learning_rate == 0.002
 
 
 def test_a_config_file_is_overridden_setting_by_setting(captured: Callable[..., Config], tmp_path: Path) -> None:

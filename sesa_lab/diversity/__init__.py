@@ -2,7 +2,8 @@
 
 Unbiased estimates from samples and exact values where answers can be enumerated (``sampled``, ``exact``), strategies
 (``strategies``), the policy's own probabilities (``policy``), words (``texts``), embeddings and how far they lie apart
-(``embeddings``, ``clusters``), and how sure and how fair such a number is (``resampling``).
+(``embeddings``, ``clusters``), whether solutions follow their sketches (``fidelity``), and how sure and how fair such a
+number is (``resampling``).
 
 Undefined is NaN; no function touches a global generator: those that draw take one. What needs more than NumPy is imported
 on first use.
@@ -44,6 +45,15 @@ if TYPE_CHECKING:
         vendi_score,
     )
     from sesa_lab.diversity.embeddings import embed
+    from sesa_lab.diversity.fidelity import (
+        chance_rate,
+        excess_information,
+        expected_information,
+        follow_rate,
+        information,
+        kappa,
+        paraphrase_share,
+    )
     from sesa_lab.diversity.resampling import LengthNull, bootstrap, clusters_at, length_matched_null, sensitivity
 
 __all__ = [
@@ -51,6 +61,7 @@ __all__ = [
     "LengthNull",
     "agglomerative",
     "bootstrap",
+    "chance_rate",
     "cluster_entropy",
     "clusters_at",
     "compression_ratio",
@@ -62,13 +73,19 @@ __all__ = [
     "effective_sample_size",
     "embed",
     "exact_measures",
+    "excess_information",
+    "expected_information",
+    "follow_rate",
     "hdbscan",
     "hill_number",
+    "information",
+    "kappa",
     "kmeans",
     "length_matched_null",
     "mean_pairwise_distance",
     "novelty_by_index",
     "number_of_clusters",
+    "paraphrase_share",
     "pass_at_k",
     "richness",
     "saturation",
@@ -94,6 +111,15 @@ _LATE = {
         "vendi_score",
     ),
     "embeddings": ("embed",),
+    "fidelity": (
+        "chance_rate",
+        "excess_information",
+        "expected_information",
+        "follow_rate",
+        "information",
+        "kappa",
+        "paraphrase_share",
+    ),
     "resampling": ("LengthNull", "bootstrap", "clusters_at", "length_matched_null", "sensitivity"),
 }
 

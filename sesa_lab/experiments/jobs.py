@@ -20,6 +20,7 @@ from tqdm import tqdm
 from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
+from sesa_lab.runs.lineage import Lineage
 
 _reports: Any = None  # in a worker: the queue that finished steps are reported to
 
@@ -33,12 +34,14 @@ class Job:
         seed: its seed.
         config: all settings.
         folder: the run folder.
+        origin: the checkpoint of another run that it begins at; None: it begins by itself.
     """
 
     arm: str
     seed: int
     config: Config
     folder: Path
+    origin: Lineage | None = None
 
 
 def execute(
@@ -127,7 +130,7 @@ def _weight(config: Config) -> int:
 def _left(job: Job) -> int:
     """Steps a job still has to take."""
     if not (job.folder / "config.json").is_file():
-        return job.config.run.steps
+        return job.config.run.steps - (job.origin.step if job.origin else 0)
     checkpoints = runs.load(job.folder).checkpoints
     return job.config.run.steps - (checkpoints[-1][0] if checkpoints else 0)
 
@@ -167,7 +170,7 @@ def _leave_with_parent(parent: int) -> None:
 
 def _run(job: Job) -> str | None:
     """In a worker: train or resume; returns the reason of a failure."""
-    from sesa_lab.training.loop import resume, train
+    from sesa_lab.training.loop import resume, revive, train
 
     weight = _weight(job.config)
 
@@ -177,6 +180,8 @@ def _run(job: Job) -> str | None:
     try:
         if (job.folder / "config.json").is_file():
             resume(job.folder, report)
+        elif job.origin is not None:
+            revive(job.config, job.origin, job.folder, report)
         else:
             train(job.config, job.folder, report)
     except InputError as error:

@@ -67,6 +67,7 @@ def digest(config: Config) -> str:
     content = {
         section: {name: value for name, value in values.items() if value != usual[section][name]}
         for section, values in config.to_dict().items()
+        if section != "watch" or values != usual[section]  # a section that came later
     }
     if config.policy.adapter:
         content["policy"]["adapter"] = "/".join(Path(config.policy.adapter).parts[-3:])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sesa_lab.errors import InputError, suggest
-from sesa_lab.experiments import agent_search, agent_studies, agent_tables, agent_verdicts, agents
+from sesa_lab.experiments import agent_search, agent_studies, agent_tables, agent_verdicts, agents, collapse_lab
 from sesa_lab.experiments import agent_study_tables as shown
 from sesa_lab.experiments import path_exploration as arms
 from sesa_lab.experiments.jobs import Job, execute
@@ -254,6 +254,20 @@ def _show_agents(jobs: list[Job], steps: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _show_detector(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """Detection, delays and false alarms, one row a task; returns one row a run."""
+    rows = collapse_lab.judged(jobs)
+    print(collapse_lab.detection(rows).to_string())
+    return rows
+
+
+def _show_switching(jobs: list[Job], steps: int) -> pd.DataFrame:
+    """What switching at the alarm brought."""
+    found = collapse_lab.switched(jobs)
+    print(found.to_string())
+    return found.reset_index()
+
+
 GROUPS = {"agents": agents.TASKS, "reasoning": agents.REASONING}
 """Of experiments alike: name -> their tasks."""
 _STEPS = agents.BASE["run"]["steps"]
@@ -280,6 +294,12 @@ STAGES = {
         )
         for group in GROUPS
     },
+    "collapse-detector": Stage(
+        _none, collapse_lab.detector, _show_detector, estimates=True, seeds=collapse_lab.SEEDS, steps=collapse_lab.STEPS
+    ),
+    "collapse-switching": Stage(
+        _none, collapse_lab.switching, _show_switching, estimates=True, seeds=collapse_lab.SEEDS[: collapse_lab.FEW]
+    ),
     "agents-rivals": _small(_none, agent_studies.rivals, shown.show_rivals, figure=shown.draw_ends, rows=shown.rows),
     "agents-revival": _small(agent_studies.collapsed, agent_studies.revived, shown.show_revival),
     "agents-drafting": _small(_none, agent_studies.drafting, shown.show_drafting),

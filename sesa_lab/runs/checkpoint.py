@@ -86,16 +86,32 @@ def newest(path: Path) -> tuple[Path, State] | None:
     step, latest = found[-1]
     older = f"step {found[-2][0]}" if len(found) > 1 else "the start (there is no older one)"
     remedy = f"restore it from a copy, or delete the folder {latest} to resume from {older}"
-    state = _read(latest, remedy)
+    return latest, _verified(path, step, latest, remedy)
+
+
+def verified(path: Path, step: int) -> State:
+    """The checkpoint of ``step`` of the run folder ``path``.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    own = folder(path, step)
+    if not own.is_dir():
+        raise InputError(f"no checkpoint at {own}; restore it from a copy")
+    return _verified(path, step, own, "restore it from a copy")
+
+
+def _verified(path: Path, step: int, own: Path, remedy: str) -> State:
+    state = _read(own, remedy)
     if state.step != step:
-        raise InputError(f"{latest / layout.STATE} is of step {state.step}, expected {step}; {remedy}")
-    checks = [(latest / name, expected) for name, expected in state.files.items()]
+        raise InputError(f"{own / layout.STATE} is of step {state.step}, expected {step}; {remedy}")
+    checks = [(own / name, expected) for name, expected in state.files.items()]
     checks += [(path / name, expected) for name, expected in state.parts.items()]
     for file, expected in checks:
         wrong = difference(file, expected)
         if wrong:
-            raise InputError(f"checkpoint {latest} is damaged: {wrong}; {remedy}")
-    return latest, state
+            raise InputError(f"checkpoint {own} is damaged: {wrong}; {remedy}")
+    return state
 
 
 def _read(latest: Path, remedy: str) -> State:

@@ -14,6 +14,7 @@ from sesa_lab.runs.files import read_json
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 PROMPTS = "prompts.json"
+LINEAGE = "lineage.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 STATE = "state.json"

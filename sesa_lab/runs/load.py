@@ -16,8 +16,9 @@ import pyarrow.dataset as ds
 
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError, suggest
-from sesa_lab.runs import layout, schema
+from sesa_lab.runs import layout, lineage, schema
 from sesa_lab.runs.files import reading
+from sesa_lab.runs.lineage import Lineage
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Run:
         steps: one row a training step, columns as in CONTRIBUTING.md (NaN where undefined or not logged).
         evaluations: one row an evaluation, likewise.
         tests: one row an evaluation on the test split (kind ``test``), likewise.
+        alarms: one row a collapse that was noticed while training (kind ``alarm``), likewise.
         checkpoints: ``(step, folder)``, oldest first.
     """
 
@@ -43,6 +45,7 @@ class Run:
     steps: pd.DataFrame = field(repr=False)
     evaluations: pd.DataFrame = field(repr=False)
     tests: pd.DataFrame = field(repr=False)
+    alarms: pd.DataFrame = field(repr=False)
     checkpoints: list[tuple[int, Path]] = field(repr=False)
 
     @property
@@ -61,6 +64,11 @@ class Run:
     def prompts(self) -> dict[str, str] | None:
         """File name -> text of the prompt templates that the run uses; None: it was made before these were recorded."""
         return layout.read_prompts(self.path)
+
+    @cached_property
+    def lineage(self) -> Lineage | None:
+        """The checkpoint of another run that this one began at; None: it began by itself."""
+        return lineage.read(self.path)
 
     @cached_property
     def rollouts(self) -> pd.DataFrame:
@@ -137,6 +145,7 @@ def load(path: str | Path) -> Run:
         steps=_frame("step", metrics),
         evaluations=_frame("evaluation", metrics),
         tests=_frame("test", metrics),
+        alarms=_frame("alarm", metrics),
         checkpoints=checkpoints,
     )
 
@@ -160,7 +169,7 @@ def find(path: str | Path) -> list[Path]:
 
 
 def table(runs: Iterable[Run | str | Path], kind: str = "evaluation") -> pd.DataFrame:
-    """The evaluations (``kind="step"``: the training steps; ``"test"``) of many runs in one tidy table.
+    """The evaluations (``kind="step"``: the training steps; ``"test"``; ``"alarm"``) of many runs in one tidy table.
 
     Columns: ``run`` (folder), ``label``, one a setting, then those of ``Run.evaluations``. A setting's column has the
     field's name (``repeats``, ``conditioning``, ``correction``, ``seed`` ...), or its section's where that is ``name``
@@ -171,7 +180,7 @@ def table(runs: Iterable[Run | str | Path], kind: str = "evaluation") -> pd.Data
     frames = []
     for item in runs:
         run = item if isinstance(item, Run) else load(item)
-        frame = {"evaluation": run.evaluations, "test": run.tests, "step": run.steps}[kind]
+        frame = {"evaluation": run.evaluations, "test": run.tests, "step": run.steps, "alarm": run.alarms}[kind]
         settings = {"run": str(run.path), "label": run.label, **_settings(run.config)}
         left = pd.DataFrame({name: [value] * len(frame) for name, value in settings.items()}, index=frame.index)
         frames.append(pd.concat([left, frame], axis=1))

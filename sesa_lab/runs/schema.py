@@ -25,6 +25,9 @@ METRICS: dict[str, tuple[str, ...]] = {
         "seconds_total",
     ),
     "test": ("step", "guided", "accuracy", "entropy", "tokens_total", "seconds_total"),
+    "alarm": (
+        "step", "onset", "action", "down", "breadth_loss", "live_loss", "spread_loss", "entropy_loss",
+    ),
 }  # fmt: skip
 
 

@@ -25,12 +25,13 @@ from sesa_lab.config import Config
 from sesa_lab.errors import InputError, writing
 from sesa_lab.runs import checkpoint, environment, layout, schema
 from sesa_lab.runs.files import sync, write_atomic, write_json
+from sesa_lab.runs.lineage import Lineage
 
 ROW_GROUP = 2048
 """Rows a parquet row group: a reader of one step reads no more than this beside it."""
 
 # What a killed ``create`` can leave: such a folder counts as empty.
-_FIRST = (layout.ENVIRONMENT, layout.PROMPTS, layout.CONFIG)
+_FIRST = (layout.ENVIRONMENT, layout.PROMPTS, layout.LINEAGE, layout.CONFIG)
 UNBORN = {layout.LOCK, *_FIRST[:-1], *(layout.TEMPORARY + name for name in _FIRST)}
 
 
@@ -59,13 +60,20 @@ class RunWriter:
         sync(path)
 
     @classmethod
-    def create(cls, path: str | Path, config: Config, prompts: Mapping[str, str] | None = None) -> RunWriter:
+    def create(
+        cls,
+        path: str | Path,
+        config: Config,
+        prompts: Mapping[str, str] | None = None,
+        lineage: Lineage | None = None,
+    ) -> RunWriter:
         """Makes the run folder ``path`` with config.json, environment.json and prompts.json, and locks it.
 
         Args:
             path: must be new or empty.
             config: of the run.
             prompts: file name -> text of the templates that it uses; None: nobody is asked, and prompts.json is not written.
+            lineage: the other run's checkpoint that it begins at; None: it begins by itself.
 
         Raises:
             InputError: the folder exists and is not empty, another process is at it, or it cannot be written.
@@ -80,6 +88,8 @@ class RunWriter:
                 write_json(path / layout.ENVIRONMENT, facts)
                 if prompts is not None:
                     write_json(path / layout.PROMPTS, dict(prompts))
+                if lineage is not None:
+                    write_json(path / layout.LINEAGE, lineage.to_dict())
                 write_json(path / layout.CONFIG, config.to_dict())  # last: it makes the folder a run folder
                 return cls(path, config, lock, None)
 
@@ -107,7 +117,7 @@ class RunWriter:
         """Appends one line to metrics.jsonl, at once visible to readers.
 
         Args:
-            kind: ``step``, ``evaluation`` or ``test``.
+            kind: ``step``, ``evaluation``, ``test`` or ``alarm``.
             step: beyond the last committed step.
             values: numbers, also numpy scalars and 0-d tensors; NaN and infinities become null.
         """

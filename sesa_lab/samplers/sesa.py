@@ -32,19 +32,8 @@ def sesa(
     """
     direct, count = shares(config)
     sketches = draft(engine, requests, config, dialogue, streams, count)
-    players = []
-    for g, request in enumerate(requests):
-        followed = [None] * direct + [k for k in range(count) for _ in range(config.expansions)]
-        players.append(
-            [_player(request, sketches[g], k, config, dialogue, streams(g, i)) for i, k in enumerate(followed)]
-        )
-    session = open_rows(engine, [[player.drawn.ids for player in group] for group in players])
-    play(session, [player for group in players for player in group], _table(config, dialogue, world))
-    found = []
-    for request, own, drafted in zip(requests, players, sketches, strict=True):
-        members, all_sketches = _gather(own, drafted)
-        found.append(Group(request.task, tuple(members), all_sketches))
-    return found
+    followed = [None] * direct + [k for k in range(count) for _ in range(config.expansions)]
+    return expand(engine, requests, sketches, [followed] * len(requests), config, dialogue, streams, world)
 
 
 def shares(config: SamplerConfig) -> tuple[int, int]:
@@ -91,6 +80,41 @@ def draft(
         drawn_k = draw_distinct(session, sampling, rows, histories, config.redraws)
         for g, (completion, redraws, tokens) in enumerate(drawn_k):
             found[g].append(_sketch(contexts[g], completion, found[g], redraws, tokens))
+    return found
+
+
+def expand(
+    engine: Engine,
+    requests: Sequence[Request],
+    sketches: Sequence[Sequence[Sketch]],
+    followed: Sequence[Sequence[int | None]],
+    config: SamplerConfig,
+    dialogue: Dialogue,
+    streams: Streams,
+    world: World | None = None,
+) -> list[Group]:
+    """Stage II: candidate i of request g is drawn under the sketch ``sketches[g][followed[g][i]]``, from ``streams(g, i)``.
+
+    Args:
+        engine: where completions come from.
+        requests: tasks with their prompts.
+        sketches: for each request those that may be followed; they need not be drafted for it.
+        followed: for each request one number a candidate; None: without a sketch.
+        config: how solutions are drawn.
+        dialogue: how the policy is asked.
+        streams: each candidate's own random stream.
+        world: the environment, where answers take several turns.
+    """
+    players = [
+        [_player(request, given, k, config, dialogue, streams(g, i)) for i, k in enumerate(numbers)]
+        for g, (request, given, numbers) in enumerate(zip(requests, sketches, followed, strict=True))
+    ]
+    session = open_rows(engine, [[player.drawn.ids for player in group] for group in players])
+    play(session, [player for group in players for player in group], _table(config, dialogue, world))
+    found = []
+    for request, own, given in zip(requests, players, sketches, strict=True):
+        members, all_sketches = _gather(own, given)
+        found.append(Group(request.task, tuple(members), all_sketches))
     return found
 
 

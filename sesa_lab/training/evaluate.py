@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sesa_lab import engines, environments, runs, statistics
-from sesa_lab.config import Config, SamplerConfig
+from sesa_lab.config import Config, PolicyConfig, SamplerConfig
 from sesa_lab.diversity import coverage_at_k, pass_at_k
 from sesa_lab.errors import InputError
 from sesa_lab.policies import Policy, load_policy, merged
@@ -104,10 +104,9 @@ def evaluate_samples(
         raise InputError(f"expected samples, tasks and k of at least 1, got {samples}, {tasks}, {list(ks)}")
     if way not in WAYS:
         raise InputError(f"way of drawing {way!r}: expected one of {', '.join(WAYS)}")
-    environment = _asked(config, split)
+    environment = asked(config, split)
     check_enough(environment, "tasks", tasks)
-    checkpoint = None if run is None else _last(run)
-    chosen = config.policy if checkpoint is None else dataclasses.replace(config.policy, adapter=str(checkpoint))
+    chosen = trained(config, run)
     sampler = _sampler(config, samples, way)
     exact = environment.enumerate(environment.task(0)) is not None
     if exact:  # at the temperature of the exact values beside them
@@ -118,11 +117,7 @@ def evaluate_samples(
     drawn: list[dict[str, Any]] = []
     exact_values: dict[int, Any] = {}
     if missing or exact:
-        policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
-        recorded = None if run is None else recorded_prompts(runs.load(run), config)
-        speaker = Speaker(
-            policy.tokenizer, policy.form, environment.name, policy.stop_ids, config.policy.prompts, recorded
-        )
+        policy, speaker = opened(config, chosen, run, environment)
         for rows in _drawn(config, policy, speaker, environment, sampler, missing) if missing else ():
             drawn += rows
             if store is not None:
@@ -206,8 +201,12 @@ def _rows(environment: Any, group: Group) -> list[dict[str, Any]]:
     return rows
 
 
-def _asked(config: Config, split: str | None) -> Any:
-    """The environment on the tasks of ``split``."""
+def asked(config: Config, split: str | None) -> Any:
+    """The environment on the tasks of ``split``; None: validation, or the tasks there are in an environment without splits.
+
+    Raises:
+        InputError: a split of an environment that has none.
+    """
     environment = environments.make(config.environment.name, **config.environment.options)
     if "split" not in environment.options:
         if split is not None:
@@ -237,11 +236,26 @@ def recorded_prompts(run: runs.Run, config: Config | None = None) -> Templates |
     return Templates.recorded(own.environment.name, run.prompts, f"{run.path}/prompts.json")
 
 
-def _last(run: str | Path) -> Path:
+def trained(config: Config, run: str | Path | None) -> PolicyConfig:
+    """Which policy is judged: that of ``config``, with the last checkpoint's adapter where a run is named.
+
+    Raises:
+        InputError: no run, or one without a checkpoint.
+    """
+    if run is None:
+        return config.policy
     checkpoints = runs.load(run).checkpoints
     if not checkpoints:
         raise InputError(f"{run} has no checkpoint yet; let it train on (sesa-lab resume {run})")
-    return Path(checkpoints[-1][1])
+    return dataclasses.replace(config.policy, adapter=str(checkpoints[-1][1]))
+
+
+def opened(config: Config, chosen: PolicyConfig, run: str | Path | None, environment: Any) -> tuple[Policy, Speaker]:
+    """The policy that ``trained`` chose, loaded, and how it is asked: by the prompts the run recorded, where there are any."""
+    policy = load_policy(chosen, config.environment.name, environment.options, config.run.seed)
+    recorded = None if run is None else recorded_prompts(runs.load(run), config)
+    speaker = Speaker(policy.tokenizer, policy.form, environment.name, policy.stop_ids, config.policy.prompts, recorded)
+    return policy, speaker
 
 
 def _row(part: pd.DataFrame, k: int) -> dict[str, float]:

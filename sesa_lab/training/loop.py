@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from sesa_lab import engines, environments, runs
+from sesa_lab.collapse import Alarm
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
 from sesa_lab.policies import load_policy, model_card, shard
 from sesa_lab.prompts import Speaker, Templates
 from sesa_lab.runs import RunWriter
 from sesa_lab.runs.environment import PROJECT, git
+from sesa_lab.runs.lineage import Lineage
 from sesa_lab.samplers import Request, draw
 from sesa_lab.samplers.sequential import check_world
 from sesa_lab.seeding import stream
@@ -37,6 +39,7 @@ from sesa_lab.training.table import rollout_rows, sketch_rows
 from sesa_lab.training.trackers import Trackers
 from sesa_lab.training.trackers import names as tracker_names
 from sesa_lab.training.update import Report, update
+from sesa_lab.training.watch import Watch, alarm_row
 from sesa_lab.types import Group, Scored
 
 Progress = Callable[[int, dict[str, Any]], None]
@@ -52,6 +55,7 @@ class Trainer:
         checkpoint: Path | None = None,
         recorded: Templates | None = None,
         team: Team = ALONE,
+        anew: bool = False,
     ) -> None:
         """Make everything a step needs.
 
@@ -60,6 +64,7 @@ class Trainer:
             checkpoint: continue from here: adapter, optimiser and counters as they were.
             recorded: the prompts that the run began with; None: those that ``config`` names, as they are now.
             team: the processes that train together, this one among them.
+            anew: the checkpoint is another run's, and this one begins there: what was watched for before is not taken over.
 
         Raises:
             InputError: environment, policy or settings that cannot be used.
@@ -68,6 +73,8 @@ class Trainer:
         team.check(config.run.groups)
         tracker_names(config.run.trackers)  # refused before anything is read
         self.config, self.team = config, team
+        self.watch = Watch(config.watch)
+        self.alarm: Alarm | None = None  # of the last step
         self.environment = environments.make(config.environment.name, **config.environment.options)
         self._check_environment()
         chosen = config.policy if checkpoint is None else config.changed(policy={"adapter": str(checkpoint)}).policy
@@ -101,7 +108,7 @@ class Trainer:
             self.judged: dict[str, Any] = {}  # measures of the last evaluation,
             self.commit = (git(PROJECT) or {}).get("commit", "")  # and of the code
             if checkpoint is not None:
-                self._restore(checkpoint)
+                self._restore(checkpoint, anew)
         except BaseException:
             self.close()
             raise
@@ -126,11 +133,12 @@ class Trainer:
 
     def _check_prompts(self) -> None:
         """Raises ``InputError`` where the first step could not be asked: too long a dialogue, or one that cannot grow."""
-        sampler = self.config.sampler
         requests = [self.request(index) for index in range(self.config.run.groups)]
-        if sampler.name == "sequential":
+        evaluation, ways = self.config.evaluation, [(self.config.sampler, "")]
+        if self.config.watch.switch:
+            ways.append((self.config.switched().sampler, " or change watch.switch"))
+        if any(way.name == "sequential" for way, _ in ways):
             check_world(self.world)
-        evaluation, ways = self.config.evaluation, [(sampler, "")]
         if evaluation.test_guided == "yes":
             ways.append((guided(self.config, evaluation.eval_samples), " or set evaluation.test_guided = 'no'"))
         for way, otherwise in ways:
@@ -157,6 +165,7 @@ class Trainer:
         metrics |= dict(zip(("seconds_draw", "seconds_score", "seconds_update"), spent, strict=True))
         self.seconds_total += sum(spent)
         metrics["peak_memory_mb"] = _peak_memory_mb(self.policy.device)
+        self.alarm = self.watch.look(number, scored, report.entropy)
         rows = rollout_rows(number, scored, report, self.config.update.conditioning)
         return metrics, {"rollouts": rows, "sketches": sketch_rows(number, scored)}
 
@@ -194,6 +203,22 @@ class Trainer:
         """Update the adapter on all candidates, and sketches, of the step, those of the other processes too."""
         return update(self.policy, self.optimiser, self.config, scored, number, self.team)
 
+    def act(self, number: int) -> str:
+        """What is done about the alarm of step ``number``, and done it; training may go on with other settings from here."""
+        action = self.config.watch.on_alarm
+        if action == "switch":
+            self._switch(number)
+        return action
+
+    def _switch(self, number: int) -> None:
+        self.config = self.config.switched()
+        self.watch.switch(number, self.config.watch)
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.update.learning_rate
+
     def evaluate(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Measures of the policy as it is now, and what they were worked out from, one row a task and strategy.
 
@@ -219,15 +244,21 @@ class Trainer:
         model_card.write_adapter(folder, self.config, self.policy.folder, self.taken, self.judged, self.commit)
         torch.save(self.optimiser.state_dict(), folder / "optimizer.pt")
         state = {"found": self.found, "tokens_total": self.tokens_total, "seconds_total": self.seconds_total}
-        state |= {"taken": self.taken, "judged": self.judged}
+        state |= {"taken": self.taken, "judged": self.judged, "watch": self.watch.state()}
         (folder / "loop.json").write_text(json.dumps(state))
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, folder: Path, anew: bool) -> None:
         self.optimiser.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
         state = json.loads((folder / "loop.json").read_text())
         self.found, self.tokens_total = state["found"], state["tokens_total"]
         self.seconds_total = state["seconds_total"]
         self.taken, self.judged = state.get("taken", 0), state.get("judged", {})
+        watched = state.get("watch")  # None: by a version that did not watch
+        if watched is not None and not anew:
+            if watched["switched"] is not None:
+                self.config = self.config.switched()
+            self.watch.restore(watched, self.config.watch)
+        self._set_rate()  # the optimiser's state has that of the settings it was saved under
 
     def _counts(self, scored: list[Scored]) -> dict[str, int]:
         for s in scored:
@@ -262,6 +293,30 @@ def train(config: Config, out: Path | str, progress: Progress | None = None) -> 
     return Path(out)
 
 
+def revive(config: Config, origin: Lineage, out: Path | str, progress: Progress | None = None) -> Path:
+    """Train on from a checkpoint of another run, with other settings, in a run folder of its own; returns it.
+
+    Steps count on from the checkpoint's, and so do tokens, seconds and what was found. Adapter and optimiser are those of the
+    checkpoint, prompts those that its run recorded; with the settings of that run the steps are its own, bit for bit.
+
+    Args:
+        config: all settings; ``run.steps`` is the last step, counted as above.
+        origin: the run and its checkpoint (``runs.lineage.find``).
+        out: must be new or empty.
+        progress: called after every step.
+
+    Raises:
+        InputError: bad settings, a damaged checkpoint, or ``out`` exists and is not empty.
+    """
+    team = Team.join(config.policy.device)
+    recorded = recorded_prompts(runs.load(origin.run), config)
+    with closing(Trainer(config, origin.folder, recorded, team, anew=True)) as trainer:
+        texts = trainer.speaker.templates.texts
+        with RunWriter.create(Path(out), config, texts, origin) if team.main else nullcontext() as writer:
+            _run(trainer, writer, None, progress, origin.step)
+    return Path(out)
+
+
 def resume(out: Path | str, progress: Progress | None = None) -> Path:
     """Continue a run from its last checkpoint to its last step, to the result an uninterrupted run gives.
 
@@ -276,21 +331,29 @@ def resume(out: Path | str, progress: Progress | None = None) -> Path:
     team = Team.join(stored.config.policy.device)
     with RunWriter.resume(Path(out)) if team.main else nullcontext() as writer:
         team.wait()  # what lies beyond the last checkpoint is cut away now
-        committed = runs.load(Path(out)).checkpoints
+        committed, origin = runs.load(Path(out)).checkpoints, stored.lineage
         done, folder = committed[-1] if committed else (None, None)
-        with closing(Trainer(stored.config, folder, recorded, team)) as trainer:
-            _run(trainer, writer, done, progress)
+        begins = done is None and origin is not None  # killed before its own first checkpoint
+        if begins and origin is not None:
+            folder = origin.checked().folder
+        with closing(Trainer(stored.config, folder, recorded, team, anew=begins)) as trainer:
+            _run(trainer, writer, done, progress, origin.step if origin is not None else 0)
     return Path(out)
 
 
-def _run(trainer: Trainer, writer: RunWriter | None, done: int | None, progress: Progress | None) -> None:
-    """The steps after ``done`` (None: nothing is committed yet); without a writer, taken with the process that has it."""
+def _run(
+    trainer: Trainer, writer: RunWriter | None, done: int | None, progress: Progress | None, first: int = 0
+) -> None:
+    """The steps after ``done``; without a writer, taken with the process that has it.
+
+    None: nothing is committed yet, not even step ``first``, the policy as it is given.
+    """
     if writer is None:
-        _take_steps(trainer, None, done, progress)
+        _take_steps(trainer, None, done, progress, first)
         return
     settings = trainer.config.to_dict()
     with Trackers(trainer.config.run.trackers, writer.path, settings, done) as trackers:
-        _take_steps(trainer, _Records(writer, trackers), done, progress)
+        _take_steps(trainer, _Records(writer, trackers), done, progress, first)
 
 
 @dataclass(frozen=True)
@@ -305,25 +368,38 @@ class _Records:
         self.trackers.log(kind, step, values)
 
 
-def _take_steps(trainer: Trainer, records: _Records | None, done: int | None, progress: Progress | None) -> None:
+def _take_steps(
+    trainer: Trainer, records: _Records | None, done: int | None, progress: Progress | None, first: int
+) -> None:
     run = trainer.config.run
     if done is None:
-        _evaluate(trainer, records, 0)
+        _evaluate(trainer, records, first)
         if records is not None:
-            records.writer.commit(0, trainer.save)
-    for number in range((done or 0) + 1, run.steps + 1):
+            records.writer.commit(first, trainer.save)
+    for number in range((first if done is None else done) + 1, run.steps + 1):
         metrics, tables = trainer.step(number)
         if records is not None:
             records.log("step", number, metrics)
             records.writer.add_rollouts(tables["rollouts"])
             records.writer.add_sketches(tables["sketches"])
+        kept = _answer(trainer, records, number)
         last = number == run.steps
         if last or number % run.evaluate_every == 0:
             metrics = metrics | _evaluate(trainer, records, number)
-        if records is not None and (last or number % run.checkpoint_every == 0):
+        if records is not None and (last or kept or number % run.checkpoint_every == 0):
             records.writer.commit(number, trainer.save)
         if records is not None and progress is not None:
             progress(number, metrics)
+
+
+def _answer(trainer: Trainer, records: _Records | None, number: int) -> bool:
+    """Does what is to be done about an alarm of this step; whether a checkpoint is to be kept."""
+    if trainer.alarm is None:
+        return False
+    action = trainer.act(number)
+    if records is not None:
+        records.log("alarm", number, alarm_row(trainer.alarm, action))
+    return action != "report"
 
 
 def _evaluate(trainer: Trainer, records: _Records | None, number: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,10 +152,19 @@ def workload(config: Config, environment: Any, processes: int = 1) -> Workload:
     """What a run's policy will do at once, before it is loaded and prompts can be counted: a token is taken to be three letters.
 
     Args:
-        config: of the run.
+        config: of the run; of its settings and those it may switch to, the larger counts.
         environment: on whose tasks it is trained.
         processes: that share the groups out.
     """
+    found = _workload(config, environment, processes)
+    if not config.watch.switch:
+        return found
+    later = _workload(config.switched(), environment, processes)
+    larger = {name: max(getattr(found, name), getattr(later, name)) for name in ("tokens", "rows", "micro_batch")}
+    return dataclasses.replace(found, **larger)
+
+
+def _workload(config: Config, environment: Any, processes: int) -> Workload:
     sampler, groups = config.sampler, math.ceil(config.run.groups / processes)
     prompt = len(environment.task(0).prompt) // 3 + 64
     before = {"sesa": sampler.sketch_tokens, "sequential": sampler.max_tokens}.get(sampler.name, 0)

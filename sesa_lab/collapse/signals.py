@@ -1,0 +1,116 @@
+"""What a training step tells about collapse: four signals, each a good that a collapse takes away.
+
+They are read off the groups that training draws anyway, so watching costs nothing. A group drawn under the task alone shows the
+policy itself; where the groups of a step have several such candidates (``drawn_under`` = ``task``; a sequence has its first alone)
+only these are read, else all: then the signals are of what is drawn with history or sketches, and the policy's own answers may have
+collapsed unseen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sesa_lab.diversity import hill_number, strategy_counts
+from sesa_lab.errors import InputError, suggest
+
+SIGNALS = ("breadth", "live", "spread", "entropy")
+"""Names, in the order of ``step_signals``; higher is healthier throughout.
+
+- ``breadth``: effective number (Hill's of order 1, exp of the entropy) of the *correct* strategies of a group, mean over the groups
+  with one. 1..group size: 1 = whatever is solved is solved in one way. NaN where no correct answer has a strategy.
+- ``live``: share of groups whose credited rewards differ (one minus the zero-variance share), so that they have a gradient. 0..1.
+- ``spread``: pass@G - pass@1 within the step: share of groups with a success minus the share of successes. 0..1: 0 = every
+  group is solved by all of its candidates or by none.
+- ``entropy``: mean token entropy of the policy when it drew, nats, as the step's metrics have it; NaN where they have none.
+"""
+
+COLUMNS = ("step", "group", "success", "strategy", "credited", "drawn_under")
+"""What ``of_rollouts`` reads of a run's rollouts."""
+
+
+class Drawn(NamedTuple):
+    """One group as the signals see it; every list has one entry a candidate.
+
+    Attributes:
+        strategies: None where unreadable.
+        correct: whether it succeeded.
+        credited: rewards after the rule for repeats.
+        contexts: kinds of the contexts drawn under.
+    """
+
+    strategies: Sequence[Hashable | None]
+    correct: Sequence[bool]
+    credited: Sequence[float]
+    contexts: Sequence[str]
+
+
+def step_signals(groups: Iterable[Drawn], entropy: float = math.nan) -> dict[str, float]:
+    """The signals of one step.
+
+    Args:
+        groups: drawn in this step; a group without candidates that count is left out.
+        entropy: of the step's metrics, nats a token.
+
+    Returns:
+        ``SIGNALS`` -> value; NaN where undefined.
+    """
+    groups = list(groups)
+    direct = any(list(group.contexts).count("task") > 1 for group in groups)
+    breadth, live, solved, correct = [], [], [], []
+    for group in groups:
+        # What decides whether a group has a gradient is all of it, whatever it was drawn under.
+        live.append(len(set(group.credited)) > 1)
+        kept = [i for i, kind in enumerate(group.contexts) if kind == "task" or not direct]
+        if not kept:
+            continue
+        hits = [bool(group.correct[i]) for i in kept]
+        solved.append(any(hits))
+        correct.append(float(np.mean(hits)))
+        counts = strategy_counts([group.strategies[i] for i in kept], hits)
+        if len(counts):
+            breadth.append(hill_number(counts, 1))
+    return {
+        "breadth": _mean(breadth),
+        "live": _mean(live),
+        "spread": _mean(solved) - _mean(correct),
+        "entropy": float(entropy),
+    }
+
+
+def of_rollouts(rollouts: pd.DataFrame, entropy: Mapping[int, float] | None = None) -> pd.DataFrame:
+    """The signals of every step of stored candidates, as training would have read them.
+
+    Args:
+        rollouts: columns ``COLUMNS``, one row a candidate, in the order drawn.
+        entropy: step -> mean token entropy, nats; None: unknown.
+
+    Returns:
+        One row a step, in order: ``step`` and ``SIGNALS``.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    for name in COLUMNS:
+        if name not in rollouts:
+            raise InputError(f"rollouts have no column {name!r}; {suggest(name, [str(c) for c in rollouts.columns])}")
+    known = entropy or {}
+    rows: list[dict[str, Any]] = []
+    for step, part in rollouts.groupby("step", sort=True):
+        groups = [drawn(own) for _, own in part.groupby("group", sort=True)]
+        rows.append({"step": int(str(step)), **step_signals(groups, known.get(int(str(step)), math.nan))})
+    return pd.DataFrame(rows, columns=["step", *SIGNALS])
+
+
+def drawn(rows: pd.DataFrame) -> Drawn:
+    """A group from its rows of a run's rollouts."""
+    strategies = [None if pd.isna(s) else s for s in rows["strategy"]]
+    return Drawn(strategies, list(rows["success"]), list(rows["credited"]), list(rows["drawn_under"]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

@@ -1,0 +1,171 @@
+"""The collapse lab's experiments: how well does the detector tell collapsing from healthy runs, and what does switching bring?
+
+The detector's thresholds were chosen on runs of other seeds (``TUNING``) and on Sokoban; what is reported are runs that it has
+never seen: Path Exploration on new seeds and with a sharper prior, and two tasks that no tuning run was of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sesa_lab import runs, statistics
+from sesa_lab.collapse import score_alarms
+from sesa_lab.experiments import agents
+from sesa_lab.experiments import path_exploration as path
+from sesa_lab.experiments.collapse_tables import Looked, look
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.experiments.matrix import Arm, Sections, jobs_for
+from sesa_lab.experiments.tables import MEASURES
+
+TUNING = (200, 201, 202, 203)
+"""Seeds of Path Exploration that the thresholds were chosen on; of Sokoban 21 to 23."""
+SEEDS, STEPS = tuple(range(10)), 100
+TASK_SEEDS, TASK_STEPS = 4, 60
+"""The other tasks' runs take longer: so many of the seeds, and steps."""
+TASKS = ("countdown", "frozen_lake")
+FEW = 5
+"""Seeds of the sharper prior, and of switching."""
+SHARP = 2.0
+"""Its Zipf exponent."""
+
+COLLAPSING = (("parallel-count-none", 3e-4), ("parallel-count-none", 1e-3), ("parallel-count-positive_only", 1e-3))
+HEALTHY = (("parallel-zero-none", 3e-4), ("parallel-zero-none", 3e-3), ("mixed-zero-asymmetric", 3e-3))
+"""Arms and learning rates that were expected to collapse, or to stay healthy; what did is said by each run's evaluations."""
+
+
+def rated(name: str, rate: float) -> Arm:
+    """An arm of Path Exploration's factorial at another learning rate."""
+    arm = path.named(name)[0]
+    return Arm(f"{name}@{rate:g}", {**arm.changes, "update": {**arm.changes["update"], "learning_rate": rate}})
+
+
+def tuning(folder: Path, seeds: Sequence[int] = TUNING, steps: int = STEPS) -> list[Job]:
+    """The runs of Path Exploration that the thresholds were chosen on."""
+    return jobs_for(
+        [rated(*each) for each in (*COLLAPSING, *HEALTHY)], seeds, _base(steps, 10), folder / "collapse" / "tune"
+    )
+
+
+def detector(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """The runs that the detector is judged on: Path Exploration, the same with a sharper prior, Countdown and FrozenLake."""
+    arms = [rated(*each) for each in (*COLLAPSING, *HEALTHY)]
+    own = folder / "collapse"
+    found = jobs_for(arms, seeds, _base(steps, 5), own / "test")
+    sharp = _base(steps, 5, prior_exponent=SHARP)
+    found += jobs_for([rated(*COLLAPSING[0]), rated(*HEALTHY[1])], seeds[:FEW], sharp, own / "test-zipf")
+    for task in TASKS:
+        found += _task(task, [seed + 1 for seed in seeds[:TASK_SEEDS]], min(steps, TASK_STEPS), own / f"test-{task}")
+    return found
+
+
+def _task(task: str, seeds: Sequence[int], steps: int, folder: Path) -> list[Job]:
+    """A task that no threshold was chosen on, from its ordinary base: what collapses soonest, and what best keeps it alive."""
+    shared = dict(agents.on_validation(agents.base_of(task, "ordinary", steps)))
+    shared["evaluation"] = {**shared["evaluation"], "eval_tasks": 32}
+    shared["run"] = {**shared["run"], "evaluate_every": 10}
+    arms = [
+        Arm(name, agents.arm(task, "ordinary", name, rate).changes)
+        for name, rate in (("parallel", 1e-3), ("parallel-novelty", 3e-4))
+    ]
+    return jobs_for(arms, seeds, shared, folder)
+
+
+def _base(steps: int, evaluate_every: int, **options: Any) -> dict[str, dict[str, Any]]:
+    run = {**path.BASE["run"], "steps": steps, "evaluate_every": evaluate_every}
+    return {**path.BASE, "run": run, "environment": {"options": options}}
+
+
+def judged(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row a run: task (its folder), arm, seed, outcome, coverage kept, onset, first alarm, its change point, signals down."""
+    rows = []
+    for job, seen in zip(jobs, look(job.folder for job in jobs), strict=True):
+        rows.append({"task": job.folder.parent.name, "arm": job.arm, "seed": job.seed, **_row(seen)})
+    return pd.DataFrame(rows)
+
+
+def _row(seen: Looked) -> dict[str, Any]:
+    alarm, became = (seen.alarms[0] if seen.alarms else None), seen.outcome
+    assert became is not None, "runs of this experiment are evaluated at least twice"
+    return {
+        "outcome": became.kind,
+        "kept": became.kept,
+        "onset": became.onset,
+        "alarm": alarm.step if alarm else None,
+        "change_point": alarm.onset if alarm else None,
+        "down": "+".join(alarm.down) if alarm else "",
+    }
+
+
+def detection(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a task, and one of all: how many collapsed runs were detected, how many healthy ones were not left alone, delays."""
+    parts = {**dict(list(rows.groupby("task", sort=False))), "all": rows}
+    found = {}
+    for name, part in parts.items():
+        steps = [[None if pd.isna(value) else int(value) for value in part[column]] for column in ("alarm", "onset")]
+        found[name] = score_alarms(list(part["outcome"]), *steps)
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("runs")
+
+
+# --- switching ------------------------------------------------------------------------------------------------------
+
+SWITCHES: dict[str, Sections] = {
+    "no switch": {},
+    "switch to novelty": {
+        "sampler": {},
+        "update": {"repeats": "zero", "learning_rate": path.LEARNING_RATES["parallel-zero-none"]},
+    },
+    "switch to sequential + novelty": path.named(path.BEST)[0].changes,
+}
+"""What plain parallel sampling goes on with after the alarm. The control pays for novelty and draws as before; both take the
+learning rate that was searched for their rule."""
+FROM_START = {"novelty from the start": "parallel-zero-none", "sequential + novelty from the start": path.BEST}
+"""The same rules without a collapse before them."""
+
+
+def switching(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+    """Plain parallel sampling, watched, which goes on as it is or with other settings after the alarm; and those from the start."""
+    plain = path.named(path.PLAIN)[0]
+    arms = [Arm(name, {**plain.changes, "watch": _watch(changes)}) for name, changes in SWITCHES.items()]
+    arms += [Arm(name, path.named(arm)[0].changes) for name, arm in FROM_START.items()]
+    found = []
+    for place, options in (("switch", {}), ("switch-zipf", {"prior_exponent": SHARP})):
+        found += jobs_for(arms, seeds, _base(steps, 10, **options), folder / "collapse" / place)
+    return found
+
+
+def _watch(changes: Sections) -> dict[str, Any]:
+    flat = {("sampler" if name == "name" else name): value for part in changes.values() for name, value in part.items()}
+    return {"on_alarm": "switch", "switch": flat} if flat else {"on_alarm": "snapshot"}
+
+
+def switched(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row a place and arm: measures at the end, 'mean [low, high] (n)', what coverage gained on no switch, steps of alarms."""
+    rows = []
+    for job in jobs:
+        run = runs.load(job.folder)
+        end = run.evaluations.iloc[-1]
+        first = run.alarms["step"].iloc[0] if len(run.alarms) else float("nan")
+        rows.append(
+            {"place": job.folder.parent.name, "arm": job.arm, "seed": job.seed, "alarm": first, **end[list(MEASURES)]}
+        )
+    ends, found = pd.DataFrame(rows), {}
+    for (place, arm), part in ends.groupby(["place", "arm"], sort=False):
+        own = part.set_index("seed")
+        plain = ends[(ends["place"] == place) & (ends["arm"] == "no switch")].set_index("seed")
+        alarms = own["alarm"].dropna()
+        found[place, arm] = {
+            **{name: statistics.text(*statistics.mean_interval(own[name])) for name in ("coverage", "accuracy")},
+            **{
+                f"{name} gained": statistics.text(*statistics.paired_difference(own[name], plain[name]))
+                for name in ("coverage", "accuracy")
+            },
+            "alarm at steps": f"{alarms.min():.0f} to {alarms.max():.0f} ({len(alarms)} of {len(own)})"
+            if len(alarms)
+            else "",
+            "tokens": statistics.text(*statistics.mean_interval(own["tokens_total"])),
+        }
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis(["runs", "arm"])

@@ -1,0 +1,222 @@
+"""Futures of a checkpoint, what the detector says of stored runs, and the matrices of the collapse lab."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sesa_lab import cli, runs
+from sesa_lab.collapse import Thresholds
+from sesa_lab.config import Config
+from sesa_lab.errors import InputError
+from sesa_lab.experiments import collapse_lab, collapse_tables, futures
+from sesa_lab.experiments import path_exploration as path
+from sesa_lab.experiments.jobs import execute
+from sesa_lab.plots import collapse as plot
+from sesa_lab.training.loop import train
+
+NOVELTY = {"update": {"repeats": "zero"}}
+HAIR = Thresholds(slack={"breadth": 0.0, "live": 0.2, "spread": 0.5, "entropy": 0.5}, patience=0.01, votes=1)
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = Config.build(
+        sampler={"group_size": 8, "max_tokens": 8},
+        run={"steps": 8, "groups": 2, "evaluate_every": 2, "checkpoint_every": 4, "coverage_k": 8, "trackers": "none"},
+    )
+    return train(config, tmp_path_factory.mktemp("lab") / "parent <b>run")
+
+
+def test_pairs_share_seed_and_checkpoint(parent: Path, tmp_path: Path) -> None:
+    jobs = futures.futures(parent, tmp_path, NOVELTY, at=4, more=3, seeds=[0, 5])
+    assert [(job.arm, job.seed) for job in jobs] == [("as-before", 0), ("revived", 0), ("as-before", 5), ("revived", 5)]
+    assert {job.config.run.steps for job in jobs} == {7}
+    assert {job.origin.step for job in jobs if job.origin} == {4}
+    assert len({job.folder for job in jobs}) == 4
+    before, revived = jobs[2], jobs[3]
+    assert before.origin is not None and revived.origin is not None
+    assert before.origin.changes == {"run": {"steps": 7, "seed": 5}}
+    assert revived.origin.changes == {"run": {"steps": 7, "seed": 5}, "update": {"repeats": "zero"}}
+    assert before.config.environment == revived.config.environment, "the treasures stay where they are"
+
+
+def test_as_many_steps_as_the_run_was_to_take_from_its_last_checkpoint(parent: Path, tmp_path: Path) -> None:
+    jobs = futures.futures(parent, tmp_path, NOVELTY)
+    assert {job.config.run.steps for job in jobs} == {16}
+    assert [job.seed for job in jobs] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"changes": {}}, "nothing is changed"),
+        ({"changes": {"update": {"repeats": "environment"}}}, "nothing is changed"),
+        ({"at": 3}, "no checkpoint of step 3; there are those of steps 0, 4, 8"),
+        ({"more": 0}, "expected at least 1, got 0"),
+        ({"seeds": [1, 1]}, "none twice"),
+        ({"seeds": []}, "at least one seed"),
+        ({"changes": {"sampler": {"expansions": 2}}}, "belongs to sampler.name = 'sesa'"),
+        ({"changes": {"sampling": {}}}, "unknown config section 'sampling'"),
+    ],
+)
+def test_futures_that_cannot_be_are_refused(
+    parent: Path, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        futures.futures(parent, tmp_path, **{"changes": NOVELTY, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_preset_gives_sampler_and_update_alone() -> None:
+    found = futures.of_preset("lab", "path_exploration")
+    assert found == {
+        "sampler": {"name": "sequential"}, "update": {"conditioning": "task", "correction": "asymmetric", "repeats": "zero"},
+    }  # fmt: skip
+    assert futures.of_preset("paper", "countdown")["sampler"]["name"] == "sesa"
+    with pytest.raises(InputError, match="unknown preset 'best'"):
+        futures.of_preset("best", "countdown")
+
+
+@pytest.mark.slow
+def test_the_command_makes_both_futures_and_compares_them(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The future as before, with the run's own seed, is the run's own: its end is the run's end."""
+    arguments = ["revive", str(parent), "--out", str(tmp_path / "two"), "--at", "4", "--more", "4", "--repeats", "zero"]
+    assert cli.main([*arguments, "--workers", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "as-before, seed 0:" in told and "revived, seed 0:" in told
+    jobs = futures.futures(parent, tmp_path / "two", NOVELTY, at=4, more=4)
+    own, before = (runs.load(folder) for folder in (parent, jobs[0].folder))
+    columns = ["step", "accuracy", "coverage", "tokens_total"]
+    pd.testing.assert_frame_equal(
+        before.evaluations[columns], own.evaluations[own.evaluations["step"] >= 4][columns].reset_index(drop=True)
+    )
+    table = futures.compare(jobs)
+    gained = runs.load(jobs[1].folder).evaluations["coverage"].iloc[-1] - own.evaluations["coverage"].iloc[-1]
+    assert float(table.loc["coverage", "difference"].split()[0]) == pytest.approx(gained, abs=5e-3)
+    assert "[" not in table.loc["coverage", "difference"], "one seed has no interval"
+    assert "tokens" in table.index
+    stamp = [folder.stat().st_mtime_ns for folder in (tmp_path / "two").iterdir()]
+    assert cli.main(arguments) == 0
+    assert [folder.stat().st_mtime_ns for folder in (tmp_path / "two").iterdir()] == stamp, "nothing is trained twice"
+    looked = collapse_tables.look([job.folder for job in jobs])
+    assert all(each.outcome is not None for each in looked)
+
+
+@pytest.mark.slow
+def test_what_became_of_a_future_is_told_with_its_past(parent: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(parent, tmp_path / "parent"))
+    jobs = futures.futures(own, tmp_path / "two", NOVELTY, more=2)
+    execute(jobs[:1], 1)
+    seen = collapse_tables.look([jobs[0].folder])[0]
+    child = runs.load(jobs[0].folder)
+    joined = collapse_tables._with_past(child)
+    assert joined["step"].tolist() == [0, 2, 4, 6, 8, 10]
+    assert seen.outcome is not None
+    assert seen.outcome.kept == pytest.approx(joined["coverage"].iloc[-1] / joined["coverage"].max())
+    shutil.rmtree(own)
+    assert collapse_tables._with_past(child)["step"].tolist() == [8, 10], "a past that is gone is left out"
+
+
+def test_the_collapse_command_prints_a_line_a_run(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plotted = tmp_path / "signals.html"
+    options = ["--alarm-slack", "0", "--alarm-patience", "0.01", "--alarm-votes", "1"]
+    assert cli.main(["collapse", str(parent.parent), *options, "--plot", str(plotted)]) == 0
+    told = capsys.readouterr().out
+    assert "parent <b>run" in told
+    looked = collapse_tables.look([parent], HAIR)[0]
+    assert looked.alarms, "the first loss is one"
+    assert f"{looked.alarms[0].step}" in told
+    assert "<b>run" not in plotted.read_text().replace("\\u003c", "<"), "names of folders are escaped"
+    assert cli.main(["collapse", str(tmp_path)]) == 2
+    assert "no run folders" in capsys.readouterr().err
+
+
+def test_the_figure_shows_signals_as_shares_of_their_best() -> None:
+    table = pd.DataFrame({"step": [1, 2], **{f"{name}_loss": [0.0, 0.25] for name in plot.NAMES}})
+    both = pd.concat([table.assign(run=f"<img onerror=x> {i}") for i in range(5)])
+    figure = plot.signals(both, [("<img onerror=x> 1", 1, 2)])
+    assert len(figure.data) == 5 * len(plot.NAMES)
+    assert [float(y) for y in figure.data[0].y] == [1.0, 0.75]
+    assert len(figure.layout.shapes) == 2, "the stretch and the alarm"
+    assert "<img" not in figure.to_json()
+    with pytest.raises(InputError, match="no column 'breadth_loss'"):
+        plot.signals(table.drop(columns="breadth_loss").assign(run="a"), [])
+    with pytest.raises(InputError, match="no runs to draw"):
+        collapse_tables.figure([])
+
+
+# --- the matrices -----------------------------------------------------------------------------------------------------
+
+
+def test_the_detector_is_judged_on_seeds_it_was_not_tuned_on(tmp_path: Path) -> None:
+    judged = collapse_lab.detector(tmp_path, collapse_lab.SEEDS, collapse_lab.STEPS)
+    tuned = collapse_lab.tuning(tmp_path)
+    assert not {job.seed for job in judged} & {job.seed for job in tuned}
+    assert not {job.folder for job in judged} & {job.folder for job in tuned}
+    first = [job for job in judged if job.folder.parent.name == "test"]
+    assert len(first) == 60
+    expected = {arm: rate for arm, rate in (*collapse_lab.COLLAPSING, *collapse_lab.HEALTHY)}
+    assert {job.config.update.learning_rate for job in first} >= set(expected.values())
+    tasks = {job.folder.parent.name: job.config.environment.name for job in judged}
+    assert set(tasks.values()) == {"path_exploration", "countdown", "frozen_lake"}
+    assert all(job.config.evaluation.test_tasks == 0 for job in judged), "the test split is left alone"
+
+
+def test_switching_is_compared_with_none_and_with_the_rule_from_the_start(tmp_path: Path) -> None:
+    jobs = collapse_lab.switching(tmp_path, [0], 100)
+    by_arm = {job.arm: job.config for job in jobs if job.folder.parent.name == "switch"}
+    assert list(by_arm) == [*collapse_lab.SWITCHES, *collapse_lab.FROM_START]
+    plain = by_arm["no switch"]
+    for name in ("switch to novelty", "switch to sequential + novelty"):
+        assert (by_arm[name].sampler, by_arm[name].update, by_arm[name].run) == (plain.sampler, plain.update, plain.run)
+    later = by_arm["switch to sequential + novelty"].switched()
+    best = path.named(path.BEST)[0].changes
+    assert later.sampler.name == best["sampler"]["name"]
+    assert all(getattr(later.update, name) == value for name, value in best["update"].items())
+    start = by_arm["sequential + novelty from the start"]
+    assert (start.sampler, start.update) == (later.sampler, later.update)
+    novelty = by_arm["switch to novelty"].switched()
+    assert (novelty.sampler, novelty.update) == (
+        by_arm["novelty from the start"].sampler,
+        by_arm["novelty from the start"].update,
+    )
+
+
+def test_detection_by_hand() -> None:
+    rows = pd.DataFrame(
+        {
+            "task": ["a", "a", "b"],
+            "outcome": ["collapsed", "healthy", "collapsed"],
+            "alarm": [12.0, np.nan, np.nan],
+            "onset": [10.0, np.nan, 20.0],
+        }
+    )
+    found = collapse_lab.detection(rows)
+    assert found.loc["a", ["collapsed", "detected", "healthy", "false_alarms", "delay"]].tolist() == [1, 1, 1, 0, 2]
+    assert found.loc["all", ["collapsed", "detected", "delay_high"]].tolist() == [2, 1, 2]
+
+
+@pytest.mark.slow
+def test_small_matrices_run_and_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse_lab, "TASKS", ())
+    jobs = [job for job in collapse_lab.detector(tmp_path, [7], 6) if job.arm.startswith("parallel-count")][:1]
+    switching = [job for job in collapse_lab.switching(tmp_path, [7, 8], 6) if job.folder.parent.name == "switch"]
+    switching = [job for job in switching if job.arm in ("no switch", "novelty from the start")]
+    execute([*jobs, *switching], 2)
+    rows = collapse_lab.judged(jobs)
+    assert rows[["task", "arm", "seed"]].to_numpy().tolist() == [["test", jobs[0].arm, 7]]
+    assert set(rows["outcome"]) <= {"collapsed", "healthy", "neither"}
+    shown = collapse_lab.switched(switching)
+    assert shown.index.tolist() == [("switch", "no switch"), ("switch", "novelty from the start")]
+    assert shown.loc[("switch", "no switch"), "coverage gained"].startswith("0")
+    assert "(n=2)" in shown.loc[("switch", "novelty from the start"), "coverage gained"]
