@@ -6,6 +6,7 @@ never seen: Path Exploration on new seeds and with a sharper prior, and two task
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,17 +125,24 @@ SWITCHES: dict[str, Sections] = {
 learning rate that was searched for their rule."""
 FROM_START = {"novelty from the start": "parallel-zero-none", "sequential + novelty from the start": path.BEST}
 """The same rules without a collapse before them."""
+LATE, EARLY = "switch to sequential + novelty", "sequential + novelty from the start"
+"""One rule, begun at the alarm or at the start."""
 
 
-def switching(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
+PLACES: dict[str, dict[str, Any]] = {"switch": {}, "switch-zipf": {"prior_exponent": SHARP}}
+"""Folder of runs -> options of the environment."""
+
+
+def switching(folder: Path, seeds: Sequence[int], steps: int, places: Sequence[str] = tuple(PLACES)) -> list[Job]:
     """Plain parallel sampling, watched, which goes on as it is or with other settings after the alarm; and those from the start."""
     plain = path.named(path.PLAIN)[0]
     arms = [Arm(name, {**plain.changes, "watch": _watch(changes)}) for name, changes in SWITCHES.items()]
     arms += [Arm(name, path.named(arm)[0].changes) for name, arm in FROM_START.items()]
-    found = []
-    for place, options in (("switch", {}), ("switch-zipf", {"prior_exponent": SHARP})):
-        found += jobs_for(arms, seeds, _base(steps, 10, **options), folder / "collapse" / place)
-    return found
+    return [
+        job
+        for place in places
+        for job in jobs_for(arms, seeds, _base(steps, 10, **PLACES[place]), folder / "collapse" / place)
+    ]
 
 
 def _watch(changes: Sections) -> dict[str, Any]:
@@ -142,30 +150,60 @@ def _watch(changes: Sections) -> dict[str, Any]:
     return {"on_alarm": "switch", "switch": flat} if flat else {"on_alarm": "snapshot"}
 
 
-def switched(jobs: Sequence[Job]) -> pd.DataFrame:
-    """One row a place and arm: measures at the end, 'mean [low, high] (n)', what coverage gained on no switch, steps of alarms."""
+def ends(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row a run: place (its folder), arm, seed, step of its first alarm (NaN: none), and its measures at the end."""
     rows = []
     for job in jobs:
         run = runs.load(job.folder)
-        end = run.evaluations.iloc[-1]
-        first = run.alarms["step"].iloc[0] if len(run.alarms) else float("nan")
-        rows.append(
-            {"place": job.folder.parent.name, "arm": job.arm, "seed": job.seed, "alarm": first, **end[list(MEASURES)]}
-        )
-    ends, found = pd.DataFrame(rows), {}
-    for (place, arm), part in ends.groupby(["place", "arm"], sort=False):
-        own = part.set_index("seed")
-        plain = ends[(ends["place"] == place) & (ends["arm"] == "no switch")].set_index("seed")
-        alarms = own["alarm"].dropna()
+        first = float(run.alarms["step"].iloc[0]) if len(run.alarms) else float("nan")
+        kept = run.evaluations.iloc[-1][[*MEASURES]].to_dict()
+        rows.append({"place": job.folder.parent.name, "arm": job.arm, "seed": job.seed, "alarm": first, **kept})
+    return pd.DataFrame(rows)
+
+
+def gained(rows: pd.DataFrame, place: str, arm: str, measure: str) -> statistics.Interval:
+    """What an arm has more than no switch at the end, paired by seed: mean and 95 % t interval."""
+    values = {name: part.set_index("seed")[measure] for name, part in rows[rows["place"] == place].groupby("arm")}
+    return statistics.paired_difference(values[arm], values["no switch"])
+
+
+def switched(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a place and arm: measures at the end, 'mean [low, high] (n)', what it gained on no switch, steps of the alarms."""
+    found = {}
+    for (place, arm), part in rows.groupby(["place", "arm"], sort=False):
+        alarms = part["alarm"].dropna()
+        names = ("coverage", "accuracy")
         found[place, arm] = {
-            **{name: statistics.text(*statistics.mean_interval(own[name])) for name in ("coverage", "accuracy")},
-            **{
-                f"{name} gained": statistics.text(*statistics.paired_difference(own[name], plain[name]))
-                for name in ("coverage", "accuracy")
-            },
-            "alarm at steps": f"{alarms.min():.0f} to {alarms.max():.0f} ({len(alarms)} of {len(own)})"
+            **{name: statistics.text(*statistics.mean_interval(part[name])) for name in names},
+            **{f"{name} gained": statistics.text(*gained(rows, place, arm, name)) for name in names},
+            "alarm at steps": f"{alarms.min():.0f} to {alarms.max():.0f}, {len(alarms)} of {len(part)} runs"
             if len(alarms)
             else "",
-            "tokens": statistics.text(*statistics.mean_interval(own["tokens_total"])),
+            "tokens": statistics.text(*statistics.mean_interval(part["tokens_total"]), 0),
         }
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(["runs", "arm"])
+
+
+def conclusion(rows: pd.DataFrame) -> str:
+    """What switching at the alarm brought, a sentence a switch, by the intervals alone."""
+    lines = []
+    for place, part in rows.groupby("place", sort=False):
+        noticed = part[part["arm"] == "no switch"]["alarm"]
+        lines.append(
+            f"`{place}`: the alarm was raised in {noticed.notna().sum()} of {len(noticed)} runs without a switch."
+        )
+        for arm in [name for name in SWITCHES if name != "no switch"]:
+            coverage, accuracy = (gained(rows, str(place), arm, name) for name in ("coverage", "accuracy"))
+            lines.append(
+                f"A {arm} changes coverage by {_told(coverage)} and accuracy by {_told(accuracy)} against no switch."
+            )
+        late, early = (gained(part, str(place), arm, "coverage") for arm in (LATE, EARLY))
+        lines.append(
+            f"From the start the same rule gains {statistics.text(*early)}; after the alarm {statistics.text(*late)}."
+        )
+    return " ".join(lines)
+
+
+def _told(found: statistics.Interval) -> str:
+    way = "more" if found.low > 0 else "less" if found.high < 0 else "not told apart"
+    return f"{statistics.text(*found)}" + (f": {way}" if math.isfinite(found.low) else ", of one seed")

@@ -262,10 +262,11 @@ def _show_detector(jobs: list[Job], steps: int) -> pd.DataFrame:
 
 
 def _show_switching(jobs: list[Job], steps: int) -> pd.DataFrame:
-    """What switching at the alarm brought."""
-    found = collapse_lab.switched(jobs)
-    print(found.to_string())
-    return found.reset_index()
+    """What switching at the alarm brought; returns one row a run."""
+    rows = collapse_lab.ends(jobs)
+    print(collapse_lab.switched(rows).to_string())
+    print(collapse_lab.conclusion(rows))
+    return rows
 
 
 GROUPS = {"agents": agents.TASKS, "reasoning": agents.REASONING}

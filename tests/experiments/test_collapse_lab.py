@@ -216,7 +216,36 @@ def test_small_matrices_run_and_are_shown(tmp_path: Path, monkeypatch: pytest.Mo
     rows = collapse_lab.judged(jobs)
     assert rows[["task", "arm", "seed"]].to_numpy().tolist() == [["test", jobs[0].arm, 7]]
     assert set(rows["outcome"]) <= {"collapsed", "healthy", "neither"}
-    shown = collapse_lab.switched(switching)
+    ends = collapse_lab.ends(switching)
+    shown = collapse_lab.switched(ends)
     assert shown.index.tolist() == [("switch", "no switch"), ("switch", "novelty from the start")]
     assert shown.loc[("switch", "no switch"), "coverage gained"].startswith("0")
     assert "(n=2)" in shown.loc[("switch", "novelty from the start"), "coverage gained"]
+
+
+def test_what_switching_gained_by_hand() -> None:
+    names = (*collapse_lab.SWITCHES, *collapse_lab.FROM_START)
+    rows = pd.DataFrame(
+        [
+            {
+                "place": "switch", "arm": arm, "seed": seed, "alarm": 40.0 if i < 3 else np.nan, "accuracy": 0.9 - 0.1 * (i == 1),
+                "coverage": 1.0 + i + 0.1 * seed * i, "tokens_total": 100.0,
+            }
+            for i, arm in enumerate(names)
+            for seed in (0, 1)
+        ]
+    )  # fmt: skip
+    # arm i gains i and 1.1 i over arm 0, seeds 0 and 1: mean 1.05 i, half width t(1) 0.05 i = 12.7062 x 0.05 i = 0.635 i
+    assert collapse_lab.gained(rows, "switch", names[2], "coverage") == pytest.approx(
+        (2.1, 0.8294, 3.3706, 2), abs=1e-4
+    )
+    shown = collapse_lab.switched(rows)
+    assert shown.loc[("switch", "no switch"), "alarm at steps"] == "40 to 40, 2 of 2 runs"
+    assert shown.loc[("switch", names[4]), "alarm at steps"] == ""
+    told = collapse_lab.conclusion(rows)
+    # arm 1: 1.05 more coverage, interval above 0; 0.1 less accuracy in both seeds
+    assert "A switch to novelty changes coverage by 1.05 [0.41, 1.69] (n=2): more" in told
+    assert "accuracy by -0.1" in told and ": less against no switch" in told
+    assert "raised in 2 of 2 runs" in told
+    one = collapse_lab.conclusion(rows[rows["seed"] == 0])
+    assert "more" not in one and "of one seed" in one
