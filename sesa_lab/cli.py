@@ -251,6 +251,12 @@ def _experiment(commands: Any) -> None:
             raise InputError(f"--workers = {chosen.workers} is out of range: expected >= 1")
         out = Path(chosen.out) if chosen.out else None
         seeds = numbers(chosen.seeds) if chosen.seeds else None
+        if chosen.name == "calibration":  # no runs: samples of the shipped policies
+            from sesa_lab.experiments import calibration
+
+            cache = Path(chosen.runs) / "embeddings.sqlite"
+            calibration.main(seed=seeds[0] if seeds else 0, out=out or calibration.REPORT, cache=cache)
+            return
         stages.run(chosen.name, Path(chosen.runs), seeds, chosen.steps, chosen.workers, chosen.arms, out)
 
     text = "Run one matrix of the experiments (what is missing of it) and print its table."
@@ -259,6 +265,7 @@ def _experiment(commands: Any) -> None:
     names += ["agents-countdown", "agents-frozen_lake", "agents-sokoban", "agents-search", "agents-rivals"]
     names += ["agents-revival", "agents-drafting", "agents-habit", "agents-options"]
     names += ["collapse-detector", "collapse-switching"]
+    names += ["calibration"]
     names += ["reasoning-sudoku", "reasoning-math", "reasoning-search"]
     command.add_argument("name", choices=names, help="which matrix")
     _add_many(command)

@@ -333,7 +333,7 @@ class WatchConfig:
         {}, "settings of sampler and update that training goes on with after the alarm, NAME=VALUE: sampler=sequential"
     )
     alarm_slack: float = option(
-        0.15, "share of the variety of correct answers that may be lost without counting", low=0.0, high=0.99
+        0.1, "share of the variety of correct answers that may be lost without counting", low=0.0, high=0.99
     )
     alarm_patience: float = option(
         1.0, "steps of total loss, beyond the slack, before a signal counts as down", above=0.0

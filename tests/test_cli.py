@@ -216,7 +216,7 @@ def test_pretrain_documents_every_setting_with_its_default(call: Call, monkeypat
 
 def test_experiments_are_those_there_are(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = re.search(r"\{(search,[^}]*)\}", documented(call, monkeypatch, "experiment"))
-    assert listed is not None and sorted(listed[1].split(",")) == sorted(stages.STAGES)
+    assert listed is not None and sorted(listed[1].split(",")) == sorted([*stages.STAGES, "calibration"])
 
 
 def test_an_experiment_has_seeds_of_its_own_unless_others_are_given(

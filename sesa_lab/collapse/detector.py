@@ -43,7 +43,7 @@ class Thresholds:
 
     smoothing: float = 5.0
     slack: Mapping[str, float] = field(
-        default_factory=lambda: {"breadth": 0.15, "live": 0.2, "spread": 0.5, "entropy": 0.5}
+        default_factory=lambda: {"breadth": 0.1, "live": 0.2, "spread": 0.5, "entropy": 0.5}
     )
     patience: float = 1.0
     votes: int = 2

@@ -39,7 +39,7 @@ def distinct_n(texts: Sequence[str], n: int = 2, split: Split = str.split) -> fl
     if n < 1:
         raise ValueError(f"expected n >= 1 words, got {n}")
     _, grams, _ = _ngrams(*_numbered(texts, split), n)[-1]
-    return len(np.unique(grams)) / len(grams) if len(grams) else math.nan
+    return (int(grams.max()) + 1) / len(grams) if len(grams) else math.nan  # kinds are numbered without gaps
 
 
 def self_bleu(texts: Sequence[str], order: int = 4, split: Split | None = None) -> float:

@@ -1,7 +1,7 @@
 """How fast a GRPO step is: against TRL's, phase by phase, and what drawing in sequence costs. `make bench`.
 
 Beside it: environments against packages that do the same (``bench_environments``), engines against each other
-(``bench_engines``), and what sketches cost (``bench_sketches``).
+(``bench_engines``), what sketches cost (``bench_sketches``), and measures of diversity (``bench_diversity``).
 
 Every comparison is paired: in each round both sides do the same work one right after the other, in alternating order, and
 the ratio's interval is over rounds. So what else the machine does slows both sides alike. Ratios are given twice, of
@@ -26,7 +26,7 @@ from sesa_lab import environments
 from sesa_lab.config import PolicyConfig, SamplerConfig
 from sesa_lab.engines import Counters, TorchEngine
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import bench_engines, bench_environments, bench_sketches
+from sesa_lab.experiments import bench_diversity, bench_engines, bench_environments, bench_sketches
 from sesa_lab.experiments.bench_engines import WORK, Work
 from sesa_lab.experiments.bench_environments import LOAD, Load
 from sesa_lab.experiments.bench_pairs import Spent, both, median_spent, progress, ratios, say
@@ -53,6 +53,7 @@ def main(
     load: Load = LOAD,
     drafting: Drafting = DRAFTING,
     work: Work = WORK,
+    diversity: bench_diversity.Load = bench_diversity.LOAD,
 ) -> dict[str, Any]:
     """Measure everything, print the table part by part, write ``out``; returns what was written.
 
@@ -63,6 +64,7 @@ def main(
         load: how much the environments do a round.
         drafting: the sketches, and the solutions drawn with and without them.
         work: what every engine draws.
+        diversity: what the measures of diversity are timed on.
 
     Raises:
         InputError: TRL is not installed, or rounds below 1.
@@ -98,6 +100,8 @@ def main(
     say(bench_engines.lines(result["engines"]))
     result["sketches"] = bench_sketches.compare(rounds, first, drafting)
     say(bench_sketches.lines(result["sketches"]))
+    result["diversity"] = bench_diversity.compare(rounds, diversity)
+    say(bench_diversity.lines(result["diversity"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
     say([f"written to {out}"])

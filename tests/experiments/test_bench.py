@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import bench, bench_engines
+from sesa_lab.experiments import bench, bench_diversity, bench_engines
 from sesa_lab.experiments.bench_trl import Shape, Side, make_policy, our_config, questions, reward
 from sesa_lab.policies import Policy, load_policy
 
@@ -112,7 +112,9 @@ def test_a_side_that_dies_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_sides_do_the_same_work_and_the_table_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "reports" / "bench.json"
-    bench.main(1, out, {"tiny": TINY}, work=bench.Work(prompts=2, prompt=9, group=3, tokens=5, sketches=2, sketch=4))
+    work = bench.Work(prompts=2, prompt=9, group=3, tokens=5, sketches=2, sketch=4)
+    few = bench_diversity.Load(texts=5, words=6, completions=64, strategies=8, group=8, vectors=(300, 8), rival=(200,))
+    bench.main(1, out, {"tiny": TINY}, work=work, diversity=few)
     result = json.loads(out.read_text())
     for kind, tokens in (("parallel", 2 * 3 * 5), ("drafting", 2 * 2 * 4)):
         sides = {name: side for name, side in result["engines"][kind].items() if name != "speedups"}
