@@ -32,6 +32,9 @@ NEEDED = "breadth"
 class Thresholds:
     """What counts as collapse. The defaults were chosen on runs apart (reports/LOG.md), to be early without false alarms there.
 
+    Of 200 steps in which nothing changes, and breadth has a standard deviation of a tenth of its mean, 2.5 % raise an alarm: the
+    best so far is the best of noise. More candidates a step, or more slack, make them fewer.
+
     Attributes:
         smoothing: steps, >= 1, that an exponential average spans; 1: none.
         slack: signal -> relative loss, 0..1, that is not counted.
