@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sesa_lab.cli_settings import add_settings, numbers, options_of
+from sesa_lab.cli_settings import add_settings, numbers, switch_of
 from sesa_lab.config import Config, flat_fields, sections
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, writing
 from sesa_lab.presets import PRESETS
 
 COLLAPSE = (
     "Look for collapse in runs: when their groups lost the variety of correct answers, and what became of the runs by their"
-    " evaluations."
+    " evaluations. Thresholds are those that a run was watched by, unless given."
 )
 REVIVE = (
     "Train on from a run's checkpoint with other settings, and once more with its own, and compare the two futures. What is there"
@@ -43,10 +43,12 @@ def run_collapse(chosen: argparse.Namespace) -> None:
     paths = [path for folder in chosen.folders for path in runs.find(folder)]
     if not paths:
         raise InputError(f"no run folders in {', '.join(chosen.folders)}; expected some made by `sesa-lab train`")
-    looked = collapse_tables.look(paths, thresholds(watch))
+    looked = collapse_tables.look(paths, thresholds(watch) if given else None)
     print(collapse_tables.table(looked).to_string(index=False))
     if chosen.plot:
-        collapse_tables.figure(looked).write_html(chosen.plot)
+        figure = collapse_tables.figure(looked)
+        with writing(Path(chosen.plot), "name a file in a folder that can be written to"):
+            figure.write_html(chosen.plot)
         print(f"wrote {chosen.plot}")
 
 
@@ -64,7 +66,10 @@ def add_revive(command: argparse.ArgumentParser) -> None:
         help="one pair of futures a seed, e.g. 0-4 (default: the run's own alone, without interval)",
     )
     command.add_argument(
-        "--preset", choices=sorted(PRESETS), help="sampler and update of this preset; options given beside it win"
+        "--preset",
+        choices=sorted(PRESETS),
+        help="sampler and update of this preset; sizes, temperature and, where it names none, the learning rate stay the run's;"
+        " options given beside it win",
     )
     command.add_argument("--workers", type=int, metavar="X", help="processes side by side (default: cores)")
     own = [name for name, (section, _) in flat_fields().items() if section in _CHANGED or name in _RUN]
@@ -77,11 +82,10 @@ def run_revive(chosen: argparse.Namespace) -> None:
     from sesa_lab.experiments.futures import compare, futures, of_preset
     from sesa_lab.experiments.jobs import execute
 
-    environment = runs.load(chosen.run_folder).config.environment.name
-    changes = of_preset(chosen.preset, environment) if chosen.preset else {}
+    changes = of_preset(chosen.preset, runs.load(chosen.run_folder).config) if chosen.preset else {}
     given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
     if chosen.switch_pairs:
-        given["switch"] = options_of(chosen.switch_pairs, "--switch", "--switch sampler=sequential")
+        given["switch"] = switch_of(chosen.switch_pairs)
     for section, values in sections(given).items():
         changes.setdefault(section, {}).update(values)
     seeds = numbers(chosen.seeds) if chosen.seeds else None

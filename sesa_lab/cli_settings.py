@@ -62,16 +62,19 @@ def options_of(
     return options
 
 
+def switch_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """``--switch NAME=VALUE`` pairs, names written as the options are or as in Python."""
+    found = options_of(pairs, "--switch", "--switch sampler=sequential")
+    return {name.replace("-", "_"): value for name, value in found.items()}
+
+
 def config_of(chosen: argparse.Namespace, base: dict[str, dict[str, Any]]) -> Config:
     """``base`` with what was chosen in its place; options of the environment are replaced one by one."""
     given = {name: getattr(chosen, name) for name in flat_fields() if hasattr(chosen, name)}
     if chosen.option:
         given["options"] = {**base.get("environment", {}).get("options", {}), **options_of(chosen.option)}
     if getattr(chosen, "switch_pairs", []):
-        given["switch"] = {
-            name.replace("-", "_"): value
-            for name, value in options_of(chosen.switch_pairs, "--switch", "--switch sampler=sequential").items()
-        }
+        given["switch"] = switch_of(chosen.switch_pairs)
     for section, values in sections(given).items():
         base.setdefault(section, {}).update(values)
     return Config.build(chosen.preset, **base)

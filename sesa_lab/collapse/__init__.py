@@ -6,7 +6,7 @@ run's evaluations say whether they had (``outcome``). Nothing here sees a model;
 
 from sesa_lab.collapse.detector import Alarm, Detector, Thresholds, detect
 from sesa_lab.collapse.outcome import COLLAPSED, HEALTHY, Outcome, outcome, score_alarms
-from sesa_lab.collapse.signals import COLUMNS, SIGNALS, Drawn, of_rollouts, step_signals
+from sesa_lab.collapse.signals import COLUMNS, SIGNALS, Drawn, direct_of, of_rollouts, step_signals
 
 __all__ = [
     "COLLAPSED",
@@ -19,6 +19,7 @@ __all__ = [
     "Outcome",
     "Thresholds",
     "detect",
+    "direct_of",
     "of_rollouts",
     "outcome",
     "score_alarms",

@@ -1,4 +1,4 @@
-"""When does a run collapse? A cumulative sum of what each signal has lost, and a rule how many must have lost it.
+"""When does a run collapse? A cumulative sum of what each signal has lost, and a rule which must have lost it.
 
 Every signal (``signals.SIGNALS``) is smoothed and compared with the best it has been. Its relative loss beyond a slack is
 summed up (Page's CUSUM, Biometrika 1954), so that a deep loss is told soon, a shallow one later, and a chance dip not at all:
@@ -7,9 +7,12 @@ summed up (Page's CUSUM, Biometrika 1954), so that a deep loss is told soon, a s
     loss_t = 1 - m_t / max_{u <= t} m_u                                      (0 = as good as ever, 1 = all is gone)
     S_t = min(2 patience, max(0, S_{t-1} + loss_t - slack))
 
-The signal is *down* while S_t >= patience; its change point is the step after S was last 0. The alarm: ``breadth`` is down, and
-with it at least ``votes`` - 1 others. Breadth is needed because the others fall in healthy training too: a policy that has
-learnt its tasks is surer of its words, and solves most groups with all candidates.
+The signal is *down* while S_t >= patience; its change point is the step after S was last 0. An alarm is one of two:
+
+- collapse: ``breadth`` is down, and with it at least ``votes`` - 1 of ``live``, ``spread`` and ``entropy``. Breadth is needed
+  because the others fall in healthy training too: a policy that has learnt its tasks is surer of its words, and solves most groups
+  with all candidates.
+- failure: ``success`` is down. Where nothing is solved any more there is no breadth to lose.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ import pandas as pd
 from sesa_lab.collapse.signals import SIGNALS
 from sesa_lab.errors import InputError, suggest
 
-NEEDED = "breadth"
-"""The signal without which there is no alarm."""
+NEEDED, FAILURE = "breadth", "success"
+"""The signal without which there is no collapse, and the one whose loss is an alarm by itself."""
+_VOTING = tuple(name for name in SIGNALS if name != FAILURE)
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,13 @@ class Thresholds:
         slack: signal -> relative loss, 0..1, that is not counted.
         patience: steps of total loss beyond the slack, > 0, after which a signal is down: with a loss of ``slack`` + 0.1,
             ten times as many steps.
-        votes: signals, 1..4, that must be down, breadth among them.
+        votes: signals, 1..4, that must be down, breadth among them and success not counted.
         warmup: steps, >= 0, before which nothing is compared: early averages are of few groups.
     """
 
     smoothing: float = 5.0
     slack: Mapping[str, float] = field(
-        default_factory=lambda: {"breadth": 0.1, "live": 0.2, "spread": 0.5, "entropy": 0.5}
+        default_factory=lambda: {"breadth": 0.1, "live": 0.2, "spread": 0.5, "entropy": 0.5, "success": 0.5}
     )
     patience: float = 1.0
     votes: int = 2
@@ -66,18 +70,19 @@ class Thresholds:
             raise InputError(
                 f"expected smoothing >= 1, patience > 0 and warmup >= 0, got {self.smoothing}, {self.patience} and {self.warmup}"
             )
-        if not 1 <= self.votes <= len(SIGNALS):
-            raise InputError(f"votes = {self.votes} is out of range: expected 1..{len(SIGNALS)}, one a signal")
+        if not 1 <= self.votes <= len(_VOTING):
+            raise InputError(f"votes = {self.votes} is out of range: expected 1..{len(_VOTING)}, one a signal")
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A collapse, as it was noticed.
+    """A collapse or failure, as it was noticed.
 
     Attributes:
         step: at which it was.
-        onset: the change point of ``breadth``: the first step of the loss that led to the alarm; at most ``step``.
-        down: signals that were down, breadth first.
+        onset: the change point of ``breadth`` (of a failure: of ``success``): the first step of the loss that led to the alarm;
+            at most ``step``.
+        down: signals that were down, in the order of ``SIGNALS``.
         loss: signal -> its relative loss at ``step``, 0..1; NaN where the signal was never defined.
     """
 
@@ -89,7 +94,8 @@ class Alarm:
     def __str__(self) -> str:
         """One line for a reader."""
         lost = ", ".join(f"{name} -{self.loss[name]:.0%}" for name in self.down)
-        return f"collapse noticed at step {self.step}, from step {self.onset} on: {lost} of the best so far"
+        kind = "collapse" if NEEDED in self.down else "failure"
+        return f"{kind} noticed at step {self.step}, from step {self.onset} on: {lost} of the best so far"
 
 
 @dataclass
@@ -124,7 +130,7 @@ class _State:
 
 
 class Detector:
-    """Watches a run step by step. What it says depends on the values given so far alone, so that a resumed run replays them."""
+    """Watches a run step by step. What it says depends on the values given so far alone."""
 
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         """Nothing was seen yet; None: the defaults."""
@@ -146,7 +152,7 @@ class Detector:
     def update(self, step: int, signals: Mapping[str, float]) -> Alarm | None:
         """Take one step's signals; returns the alarm where this step raises it.
 
-        An alarm is raised once. After it, the next one can come when breadth has been back (its S at 0) in between.
+        An alarm is raised once. After it, the next one can come when breadth and success have both been back (S at 0) in between.
 
         Args:
             step: its number, higher than the one before.
@@ -159,14 +165,29 @@ class Detector:
                 step, signals[name], 2.0 / (own.smoothing + 1.0), own.slack[name], 2.0 * own.patience,
                 self._seen > own.warmup,
             )  # fmt: skip
-        needed = self._states[NEEDED]
         down = tuple(name for name in SIGNALS if self._states[name].total >= own.patience)
-        if needed.onset is None:
+        collapsed = NEEDED in down and len([name for name in down if name in _VOTING]) >= own.votes
+        cause = NEEDED if collapsed else FAILURE if FAILURE in down else None
+        if all(self._states[name].onset is None for name in (NEEDED, FAILURE)):
             self._alarmed = False
-        if self._alarmed or NEEDED not in down or len(down) < own.votes or needed.onset is None:
+        onset = self._states[cause].onset if cause is not None else None
+        if self._alarmed or onset is None:
             return None
         self._alarmed = True
-        return Alarm(step, needed.onset, down, self.losses)
+        return Alarm(step, onset, down, self.losses)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able, of constant size; for ``restore``."""
+        return {
+            "seen": self._seen,
+            "alarmed": self._alarmed,
+            "signals": {name: [s.mean, s.best, s.total, s.onset] for name, s in self._states.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to where ``state`` was taken."""
+        self._seen, self._alarmed = state["seen"], state["alarmed"]
+        self._states = {name: _State(*state["signals"][name]) for name in SIGNALS}
 
 
 def detect(signals: pd.DataFrame, thresholds: Thresholds | None = None) -> tuple[list[Alarm], pd.DataFrame]:

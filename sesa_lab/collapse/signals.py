@@ -1,8 +1,8 @@
-"""What a training step tells about collapse: four signals, each a good that a collapse takes away.
+"""What a training step tells about collapse: five signals, each a good that a collapse takes away.
 
-They are read off the groups that training draws anyway, so watching costs nothing. A group drawn under the task alone shows the
-policy itself; where the groups of a step have several such candidates (``drawn_under`` = ``task``; a sequence has its first alone)
-only these are read, else all: then the signals are of what is drawn with history or sketches, and the policy's own answers may have
+They are read off the groups that training draws anyway, so watching costs nothing. What is drawn under the task alone shows the
+policy itself: where a run draws two or more such candidates in every group (``direct_of``; a sequence has its first alone) only
+these are read, else all. Then the signals are of what is drawn with history or sketches, and the policy's own answers may have
 collapsed unseen.
 """
 
@@ -17,8 +17,9 @@ import pandas as pd
 
 from sesa_lab.diversity import hill_number, strategy_counts
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.settings import SamplerConfig
 
-SIGNALS = ("breadth", "live", "spread", "entropy")
+SIGNALS = ("breadth", "live", "spread", "entropy", "success")
 """Names, in the order of ``step_signals``; higher is healthier throughout.
 
 - ``breadth``: effective number (Hill's of order 1, exp of the entropy) of the *correct* strategies of a group, mean over the groups
@@ -27,6 +28,7 @@ SIGNALS = ("breadth", "live", "spread", "entropy")
 - ``spread``: pass@G - pass@1 within the step: share of groups with a success minus the share of successes. 0..1: 0 = every
   group is solved by all of its candidates or by none.
 - ``entropy``: mean token entropy of the policy when it drew, nats, as the step's metrics have it; NaN where they have none.
+- ``success``: share of candidates that succeed, 0..1.
 """
 
 COLUMNS = ("step", "group", "success", "strategy", "credited", "drawn_under")
@@ -49,18 +51,28 @@ class Drawn(NamedTuple):
     contexts: Sequence[str]
 
 
-def step_signals(groups: Iterable[Drawn], entropy: float = math.nan) -> dict[str, float]:
+def direct_of(sampler: SamplerConfig) -> bool:
+    """Whether a sampler draws two or more candidates of every group under the task alone.
+
+    Said by its settings, not by what a step happens to hold: signals that changed their meaning from step to step would look
+    like collapse.
+    """
+    if sampler.name == "parallel":
+        return True
+    return math.ceil(sampler.on_policy_fraction * sampler.group_size - 1e-9) >= 2
+
+
+def step_signals(groups: Iterable[Drawn], direct: bool, entropy: float = math.nan) -> dict[str, float]:
     """The signals of one step.
 
     Args:
         groups: drawn in this step; a group without candidates that count is left out.
+        direct: whether only candidates drawn under the task alone count, see ``direct_of``.
         entropy: of the step's metrics, nats a token.
 
     Returns:
         ``SIGNALS`` -> value; NaN where undefined.
     """
-    groups = list(groups)
-    direct = any(list(group.contexts).count("task") > 1 for group in groups)
     breadth, live, solved, correct = [], [], [], []
     for group in groups:
         # What decides whether a group has a gradient is all of it, whatever it was drawn under.
@@ -79,14 +91,16 @@ def step_signals(groups: Iterable[Drawn], entropy: float = math.nan) -> dict[str
         "live": _mean(live),
         "spread": _mean(solved) - _mean(correct),
         "entropy": float(entropy),
+        "success": _mean(correct),
     }
 
 
-def of_rollouts(rollouts: pd.DataFrame, entropy: Mapping[int, float] | None = None) -> pd.DataFrame:
+def of_rollouts(rollouts: pd.DataFrame, direct: bool, entropy: Mapping[int, float] | None = None) -> pd.DataFrame:
     """The signals of every step of stored candidates, as training would have read them.
 
     Args:
         rollouts: columns ``COLUMNS``, one row a candidate, in the order drawn.
+        direct: as in ``step_signals``.
         entropy: step -> mean token entropy, nats; None: unknown.
 
     Returns:
@@ -102,7 +116,7 @@ def of_rollouts(rollouts: pd.DataFrame, entropy: Mapping[int, float] | None = No
     rows: list[dict[str, Any]] = []
     for step, part in rollouts.groupby("step", sort=True):
         groups = [drawn(own) for _, own in part.groupby("group", sort=True)]
-        rows.append({"step": int(str(step)), **step_signals(groups, known.get(int(str(step)), math.nan))})
+        rows.append({"step": int(str(step)), **step_signals(groups, direct, known.get(int(str(step)), math.nan))})
     return pd.DataFrame(rows, columns=["step", *SIGNALS])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from sesa_lab import runs, statistics
-from sesa_lab.collapse import score_alarms
+from sesa_lab.collapse import Outcome, score_alarms
 from sesa_lab.experiments import agents
 from sesa_lab.experiments import path_exploration as path
 from sesa_lab.experiments.collapse_tables import Looked, look
@@ -22,8 +22,8 @@ from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, Sections, jobs_for
 from sesa_lab.experiments.tables import MEASURES
 
-TUNING = (200, 201, 202, 203)
-"""Seeds of Path Exploration that the thresholds were chosen on; of Sokoban 21 to 23."""
+TUNING, TUNING_SOKOBAN = (200, 201, 202, 203), (21, 22, 23)
+"""Seeds that the thresholds were chosen on."""
 SEEDS, STEPS = tuple(range(10)), 100
 TASK_SEEDS, TASK_STEPS = 4, 60
 """The other tasks' runs take longer: so many of the seeds, and steps."""
@@ -45,10 +45,18 @@ def rated(name: str, rate: float) -> Arm:
 
 
 def tuning(folder: Path, seeds: Sequence[int] = TUNING, steps: int = STEPS) -> list[Job]:
-    """The runs of Path Exploration that the thresholds were chosen on."""
-    return jobs_for(
-        [rated(*each) for each in (*COLLAPSING, *HEALTHY)], seeds, _base(steps, 10), folder / "collapse" / "tune"
-    )
+    """The runs that the thresholds were chosen on: Path Exploration, and Sokoban from its ordinary base."""
+    arms = [rated(*each) for each in (*COLLAPSING, *HEALTHY)]
+    found = jobs_for(arms, seeds, _base(steps, 10), folder / "collapse" / "tune")
+    shared = dict(agents.on_validation(agents.base_of("sokoban", "ordinary", min(steps, TASK_STEPS))))
+    for place, tasks, pairs in (
+        ("tune-sokoban", 64, (("parallel", 1e-3), ("parallel-novelty", 1e-3))),
+        ("tune-sokoban2", 32, (("parallel-novelty", 1e-4), ("mixed-unsolved-novelty", 3e-4))),
+    ):
+        shared["evaluation"] = {**shared["evaluation"], "eval_tasks": tasks}
+        made = [Arm(name, agents.arm("sokoban", "ordinary", name, rate).changes) for name, rate in pairs]
+        found += jobs_for(made, TUNING_SOKOBAN, shared, folder / "collapse" / place)
+    return found
 
 
 def detector(folder: Path, seeds: Sequence[int], steps: int) -> list[Job]:
@@ -81,7 +89,11 @@ def _base(steps: int, evaluate_every: int, **options: Any) -> dict[str, dict[str
 
 
 def judged(jobs: Sequence[Job]) -> pd.DataFrame:
-    """One row a run: task (its folder), arm, seed, outcome, coverage kept, onset, first alarm, its change point, signals down."""
+    """One row a run, ready for ``detection``.
+
+    Columns: task (its folder), arm, seed, outcome, kept (coverage), onset and good (the last evaluation before it), alarm (the
+    first), change_point, down.
+    """
     rows = []
     for job, seen in zip(jobs, look(job.folder for job in jobs), strict=True):
         rows.append({"task": job.folder.parent.name, "arm": job.arm, "seed": job.seed, **_row(seen)})
@@ -94,6 +106,7 @@ def _row(seen: Looked) -> dict[str, Any]:
     return {
         "outcome": became.kind,
         "kept": became.kept,
+        "good": became.good,
         "onset": became.onset,
         "alarm": alarm.step if alarm else None,
         "change_point": alarm.onset if alarm else None,
@@ -102,12 +115,23 @@ def _row(seen: Looked) -> dict[str, Any]:
 
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a task, and one of all: how many collapsed runs were detected, how many healthy ones were not left alone, delays."""
-    parts = {**dict(list(rows.groupby("task", sort=False))), "all": rows}
+    """``score_alarms``, one row a task and one of all runs.
+
+    Args:
+        rows: what ``judged`` returns, or its CSV file.
+    """
     found = {}
-    for name, part in parts.items():
-        steps = [[None if pd.isna(value) else int(value) for value in part[column]] for column in ("alarm", "onset")]
-        found[name] = score_alarms(list(part["outcome"]), *steps)
+    for name, part in {**dict(list(rows.groupby("task", sort=False))), "all": rows}.items():
+        whole = {
+            column: [None if pd.isna(v) else int(v) for v in part[column]] for column in ("alarm", "onset", "good")
+        }
+        outcomes = [
+            Outcome(kind, kept, onset, good)
+            for kind, kept, onset, good in zip(
+                part["outcome"], part["kept"], whole["onset"], whole["good"], strict=True
+            )
+        ]
+        found[name] = score_alarms(outcomes, whole["alarm"])
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("runs")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ MEASURES = ("accuracy", "coverage", "entropy", "pass_at_8", "pass_at_64")
 """Of evaluations; those that a run has are compared."""
 
 
+KEPT = {
+    "sampler": ("group_size", "max_tokens", "temperature", "stop_text", "sketch_tokens"),
+    "update": ("learning_rate", "loss", "advantage", "micro_batch", "max_grad_norm"),
+}
+"""Settings that a preset's future takes from the run where the preset does not name them: sizes, and how far a step goes."""
+
+
 def futures(
     run: Path | str,
     out: Path | str,
@@ -34,12 +42,14 @@ def futures(
     """The jobs of both futures, one pair a seed; ``execute`` makes them.
 
     Both begin with adapter, optimiser and counters of the very checkpoint; steps count on. A pair shares its seed and so its tasks.
-    As before and with the run's own seed, the future is the run's own, bit for bit, as far as that has come.
+    As before means: with the settings that the run had at the checkpoint, a switch that had happened by then included, and watched
+    on where it was. With the run's own seed that future is the run's own, bit for bit, as far as that has come.
 
     Args:
         run: the run folder.
         out: folder of the futures' run folders.
-        changes: section -> setting -> value, what the revived future has otherwise; at least one.
+        changes: section -> setting -> value, what the revived future has otherwise, at least one of them; those of section ``run``
+            both futures have.
         at: step of the checkpoint; None: the last.
         more: steps to take from there; None: as many as the run was to take in all.
         seeds: of the sampling from there on; None: the run's own. The environment and its tasks stay.
@@ -49,38 +59,61 @@ def futures(
     """
     parent = runs.load(run)
     origin = lineage.find(run, at, {})
-    steps = origin.step + (parent.config.run.steps if more is None else more)
+    had = settings_at(parent, origin.step)
+    steps = origin.step + (had.run.steps if more is None else more)
     if steps <= origin.step:
         raise InputError(f"steps to take from step {origin.step}: expected at least 1, got {more}")
-    before = parent.config.changed(run={"steps": steps})
-    revived = before.changed(**changes)
+    own = {section: dict(values) for section, values in changes.items()}
+    if "temperature" in own.get("sampler", {}):
+        raise InputError(
+            "temperature cannot be changed here: evaluations are made at it, and both futures' would differ by that alone"
+        )
+    before = had.changed(run={**own.pop("run", {}), "steps": steps})
+    revived = before.changed(**own)
     if revived == before:
         raise InputError(
             "nothing is changed: both futures would be one; name a setting, e.g. --sampler sesa or --preset lab"
         )
-    own = [parent.config.run.seed] if seeds is None else list(seeds)
-    if not own or len(set(own)) != len(own):
-        raise InputError(f"expected at least one seed and none twice, got {own}")
+    numbers = [had.run.seed] if seeds is None else list(seeds)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise InputError(f"expected at least one seed and none twice, got {numbers}")
     found = []
-    for seed in own:
+    for seed in numbers:
         for arm, config in ((AS_BEFORE, before), (REVIVED, revived)):
             seeded = config.changed(run={"seed": seed})
-            begins = lineage.find(run, origin.step, _differences(parent.config, seeded))
+            begins = dataclasses.replace(origin, changes=_differences(had, seeded))
             name = f"{arm}-s{seed}-{digest(seeded)}-{origin.adapter[:8]}"  # a checkpoint made anew is another origin
             found.append(Job(arm, seed, seeded, Path(out) / name, begins))
     return found
 
 
-def of_preset(name: str, environment: str) -> dict[str, dict[str, Any]]:
-    """Settings of sampler and update in a preset, for ``futures``.
+def settings_at(run: runs.Run, step: int) -> Config:
+    """A run's settings when its checkpoint of ``step`` was made: those it switched to, where it had been switched by then."""
+    acted = run.alarms[run.alarms["action"] == "switch"]
+    return run.config.switched() if (acted["step"] <= step).any() else run.config
+
+
+def of_preset(name: str, had: Config) -> dict[str, dict[str, Any]]:
+    """Sampler and update of a preset, for ``futures``; what is in ``KEPT`` and not named by the preset stays as the run had it.
+
+    Args:
+        name: of the preset.
+        had: the run's settings.
 
     Raises:
         InputError: an unknown preset.
     """
-    if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}; expected one of {', '.join(sorted(PRESETS))}")
-    whole = PRESETS[name].get(environment, PRESETS[name][""])
-    return {section: dict(whole.get(section, {})) for section in ("sampler", "update")}
+    environment = had.environment.name
+    built = Config.build(name, environment={"name": environment}).to_dict()
+    named = PRESETS[name].get(environment, PRESETS[name][""])
+    return {
+        section: {
+            setting: value
+            for setting, value in built[section].items()
+            if setting not in KEPT[section] or setting in named.get(section, {})
+        }
+        for section in KEPT
+    }
 
 
 def compare(jobs: Sequence[Job]) -> pd.DataFrame:
@@ -94,7 +127,8 @@ def compare(jobs: Sequence[Job]) -> pd.DataFrame:
     starts: dict[int, pd.Series] = {}
     for job in jobs:
         evaluations = runs.load(job.folder).evaluations
-        starts[job.seed] = evaluations.iloc[0]
+        if job.arm == AS_BEFORE:
+            starts[job.seed] = evaluations.iloc[0]
         end = evaluations.iloc[-1].copy()
         end["tokens"] = end["tokens_total"] - evaluations["tokens_total"].iloc[0]
         ends[job.arm][job.seed] = end

@@ -129,10 +129,10 @@ def _weight(config: Config) -> int:
 
 def _left(job: Job) -> int:
     """Steps a job still has to take."""
-    if not (job.folder / "config.json").is_file():
-        return job.config.run.steps - (job.origin.step if job.origin else 0)
-    checkpoints = runs.load(job.folder).checkpoints
-    return job.config.run.steps - (checkpoints[-1][0] if checkpoints else 0)
+    begun = (job.folder / "config.json").is_file()
+    checkpoints = runs.load(job.folder).checkpoints if begun else []
+    first = job.origin.step if job.origin else 0
+    return job.config.run.steps - (checkpoints[-1][0] if checkpoints else first)
 
 
 def finished(job: Job) -> bool:

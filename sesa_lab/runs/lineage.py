@@ -19,7 +19,7 @@ class Lineage:
         run: its folder.
         step: the checkpoint's.
         adapter: sha256 of the adapter's weights.
-        changes: section -> setting -> its value from there on, those that are others than that run's.
+        changes: section -> setting -> its value from there on, those that are others than that run's at the checkpoint.
         before: where that run came from in turn, oldest last; each as this is, in plain values.
     """
 
@@ -33,6 +33,11 @@ class Lineage:
     def folder(self) -> Path:
         """The checkpoint's."""
         return checkpoint.folder(Path(self.run), self.step)
+
+    @property
+    def otherwise(self) -> bool:
+        """Whether the run draws, trains or is watched otherwise than the other one did when the checkpoint was made."""
+        return bool(self.changes.keys() & {"sampler", "update", "watch"})
 
     def checked(self) -> Lineage:
         """Itself, where the checkpoint is still there and whole.
@@ -83,7 +88,7 @@ def read(path: Path) -> Lineage | None:
     file = path / layout.LINEAGE
     if not file.exists():
         return None
-    remedy = "restore it from a copy, or remove it (what is lost is where the run came from)"
+    remedy = "restore it from a copy, or begin the run anew with another --out"
     data = read_json(file, remedy)
     try:
         before = tuple(data.pop("before"))

@@ -26,7 +26,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     ),
     "test": ("step", "guided", "accuracy", "entropy", "tokens_total", "seconds_total"),
     "alarm": (
-        "step", "onset", "action", "down", "breadth_loss", "live_loss", "spread_loss", "entropy_loss",
+        "step", "onset", "action", "down", "breadth_loss", "live_loss", "spread_loss", "entropy_loss", "success_loss",
     ),
 }  # fmt: skip
 

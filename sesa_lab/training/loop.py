@@ -64,7 +64,8 @@ class Trainer:
             checkpoint: continue from here: adapter, optimiser and counters as they were.
             recorded: the prompts that the run began with; None: those that ``config`` names, as they are now.
             team: the processes that train together, this one among them.
-            anew: the checkpoint is another run's, and this one begins there: what was watched for before is not taken over.
+            anew: the checkpoint is another run's, and this one draws or trains otherwise from there on: what was watched for before
+                is not taken over.
 
         Raises:
             InputError: environment, policy or settings that cannot be used.
@@ -72,8 +73,9 @@ class Trainer:
         torch.set_num_threads(config.run.threads)
         team.check(config.run.groups)
         tracker_names(config.run.trackers)  # refused before anything is read
-        self.config, self.team = config, team
-        self.watch = Watch(config.watch)
+        self.given = self.config = config  # what the run began with, and what it has now: a switch may lie between
+        self.team = team
+        self.watch = Watch(config)
         self.alarm: Alarm | None = None  # of the last step
         self.environment = environments.make(config.environment.name, **config.environment.options)
         self._check_environment()
@@ -119,13 +121,16 @@ class Trainer:
 
     def _check_environment(self) -> None:
         """Raises ``InputError`` where the environment is not one to train on, or not with these settings."""
+        scopes = {self.config.sampler.sketch_scope}
+        if self.config.watch.switch:
+            scopes.add(self.config.switched().sampler.sketch_scope)
         split = self.environment.options.get("split", "train")
         if split != "train":
             raise InputError(
                 f"environment.options: split = {split!r}: a run is trained on split 'train' alone; validation and test tasks are"
                 " for its evaluations (and `sesa-lab evaluate RUN --split ...`); leave split out"
             )
-        if self.config.sampler.sketch_scope == "turn" and self.environment.turns == 1:
+        if "turn" in scopes and self.environment.turns == 1:
             raise InputError(
                 f"sampler.sketch_scope = 'turn' makes no sense with environment {self.environment.name} as it is set: it has one"
                 " turn; use 'episode'"
@@ -212,7 +217,7 @@ class Trainer:
 
     def _switch(self, number: int) -> None:
         self.config = self.config.switched()
-        self.watch.switch(number, self.config.watch)
+        self.watch.switch(number, self.config)
         self._set_rate()
 
     def _set_rate(self) -> None:
@@ -227,7 +232,7 @@ class Trainer:
         if self.environment.enumerate(self.environment.task(0)) is None:
             measures, rows = self.judge_of.validation(number)
         else:
-            measures, rows = exact(self.policy, self.environment, self.speaker, self.config, number)
+            measures, rows = exact(self.policy, self.environment, self.speaker, self.given, number)
         self.judged = {"step": number} | measures
         return measures | self._spent(), rows
 
@@ -241,7 +246,7 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Adapter (peft format, with a card), optimiser and counters: all that a step depends on besides the config."""
         self.policy.model.save_pretrained(folder)
-        model_card.write_adapter(folder, self.config, self.policy.folder, self.taken, self.judged, self.commit)
+        model_card.write_adapter(folder, self.given, self.policy.folder, self.taken, self.judged, self.commit)
         torch.save(self.optimiser.state_dict(), folder / "optimizer.pt")
         state = {"found": self.found, "tokens_total": self.tokens_total, "seconds_total": self.seconds_total}
         state |= {"taken": self.taken, "judged": self.judged, "watch": self.watch.state()}
@@ -257,7 +262,7 @@ class Trainer:
         if watched is not None and not anew:
             if watched["switched"] is not None:
                 self.config = self.config.switched()
-            self.watch.restore(watched, self.config.watch)
+            self.watch.restore(watched, self.config)
         self._set_rate()  # the optimiser's state has that of the settings it was saved under
 
     def _counts(self, scored: list[Scored]) -> dict[str, int]:
@@ -306,11 +311,15 @@ def revive(config: Config, origin: Lineage, out: Path | str, progress: Progress 
         progress: called after every step.
 
     Raises:
-        InputError: bad settings, a damaged checkpoint, or ``out`` exists and is not empty.
+        InputError: bad settings, a damaged checkpoint, no step to take, or ``out`` exists and is not empty.
     """
+    if config.run.steps <= origin.checked().step:
+        raise InputError(
+            f"run.steps = {config.run.steps}: expected more than the checkpoint's {origin.step}, where it begins"
+        )
     team = Team.join(config.policy.device)
     recorded = recorded_prompts(runs.load(origin.run), config)
-    with closing(Trainer(config, origin.folder, recorded, team, anew=True)) as trainer:
+    with closing(Trainer(config, origin.folder, recorded, team, anew=origin.otherwise)) as trainer:
         texts = trainer.speaker.templates.texts
         with RunWriter.create(Path(out), config, texts, origin) if team.main else nullcontext() as writer:
             _run(trainer, writer, None, progress, origin.step)
@@ -333,10 +342,10 @@ def resume(out: Path | str, progress: Progress | None = None) -> Path:
         team.wait()  # what lies beyond the last checkpoint is cut away now
         committed, origin = runs.load(Path(out)).checkpoints, stored.lineage
         done, folder = committed[-1] if committed else (None, None)
-        begins = done is None and origin is not None  # killed before its own first checkpoint
-        if begins and origin is not None:
-            folder = origin.checked().folder
-        with closing(Trainer(stored.config, folder, recorded, team, anew=begins)) as trainer:
+        anew = False
+        if done is None and origin is not None:  # killed before its own first checkpoint
+            folder, anew = origin.checked().folder, origin.otherwise
+        with closing(Trainer(stored.config, folder, recorded, team, anew=anew)) as trainer:
             _run(trainer, writer, done, progress, origin.step if origin is not None else 0)
     return Path(out)
 
@@ -351,7 +360,7 @@ def _run(
     if writer is None:
         _take_steps(trainer, None, done, progress, first)
         return
-    settings = trainer.config.to_dict()
+    settings = trainer.given.to_dict()
     with Trackers(trainer.config.run.trackers, writer.path, settings, done) as trackers:
         _take_steps(trainer, _Records(writer, trackers), done, progress, first)
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sesa_lab.collapse import SIGNALS, Alarm, Detector, Drawn, Thresholds, step_signals
+from sesa_lab.collapse import SIGNALS, Alarm, Detector, Drawn, Thresholds, direct_of, step_signals
+from sesa_lab.config import Config
 from sesa_lab.settings import WatchConfig
 from sesa_lab.types import Scored
 
@@ -18,15 +19,19 @@ class Watch:
         switched: the step after which training went on with ``watch.switch``; None: it has not.
     """
 
-    def __init__(self, settings: WatchConfig) -> None:
-        """Nothing was seen yet."""
-        self.switched: int | None = None
-        self._begin(settings)
+    def __init__(self, config: Config) -> None:
+        """Nothing was seen yet.
 
-    def _begin(self, settings: WatchConfig) -> None:
-        self.settings = settings
-        self._seen: list[list[float]] = []  # step and signals, of the detector at work
-        self._detector = Detector(thresholds(settings))
+        Args:
+            config: of the run; its ``watch``, and what its sampler draws.
+        """
+        self.switched: int | None = None
+        self._begin(config)
+
+    def _begin(self, config: Config) -> None:
+        self._watching = config.watch.on_alarm != "none"
+        self._direct = direct_of(config.sampler)
+        self._detector = Detector(thresholds(config.watch))
 
     def look(self, step: int, scored: Sequence[Scored], entropy: float) -> Alarm | None:
         """The alarm, where this step raises it.
@@ -36,30 +41,24 @@ class Watch:
             scored: its groups, of all processes.
             entropy: mean token entropy of the policy when they were drawn, nats.
         """
-        if self.settings.on_alarm == "none":
+        if not self._watching:
             return None
-        signals = step_signals(map(_drawn, scored), entropy)
-        self._seen.append([step, *signals.values()])
-        return self._detector.update(step, signals)
+        return self._detector.update(step, step_signals(map(_drawn, scored), self._direct, entropy))
 
-    def switch(self, step: int, settings: WatchConfig) -> None:
-        """Begin anew after ``step``: what is drawn in another way is not compared with what was drawn before."""
-        self._begin(settings)
+    def switch(self, step: int, config: Config) -> None:
+        """Begin anew after ``step`` with other settings: what is drawn otherwise is not compared with what was drawn before."""
+        self._begin(config)
         self.switched = step
 
     def state(self) -> dict[str, Any]:
         """JSON-able; for ``restore``."""
-        return {"switched": self.switched, "seen": self._seen}
+        return {"switched": self.switched, "detector": self._detector.state()}
 
-    def restore(self, state: Mapping[str, Any], switched: WatchConfig) -> None:
-        """Back to where ``state`` was taken; ``switched`` are the settings of a run that has been switched by then."""
-        if state["switched"] is not None:
-            self.switch(state["switched"], switched)
-        if self.settings.on_alarm == "none":
-            return
-        self._seen = [list(row) for row in state["seen"]]
-        for step, *values in self._seen:
-            self._detector.update(int(step), dict(zip(SIGNALS, values, strict=True)))
+    def restore(self, state: Mapping[str, Any], config: Config) -> None:
+        """Back to where ``state`` was taken; ``config`` is what the run had then."""
+        self._begin(config)
+        self.switched = state["switched"]
+        self._detector.restore(state["detector"])
 
 
 def thresholds(settings: WatchConfig) -> Thresholds:

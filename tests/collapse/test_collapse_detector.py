@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -70,6 +71,22 @@ def test_votes_count_breadth_and_others(votes: int, alarmed: bool) -> None:
         assert found[0].down == ("breadth", "live", "spread")
 
 
+def test_lost_success_is_an_alarm_by_itself() -> None:
+    """Where nothing is solved any more, breadth has no value and nothing to lose."""
+    right = [0.8] * 10 + [0.0] * 10
+    undefined = [2.0] * 10 + [math.nan] * 10
+    found, _ = detect(table(breadth=undefined, success=right), Thresholds(1.0, PLAIN.slack, 1.0, 4, 0))
+    # loss 1 from step 11 on, 0.75 beyond the slack: 0.75, 1.5
+    assert [(alarm.step, alarm.onset, alarm.down) for alarm in found] == [(12, 11, ("success",))]
+    assert str(found[0]).startswith("failure noticed at step 12, from step 11 on: success -100%")
+
+
+def test_success_is_no_vote() -> None:
+    gone = [1.0] + [0.0] * 3
+    slow = Thresholds(1.0, {**PLAIN.slack, "success": 0.9}, 1.0, 2, 0)
+    assert not detect(table(breadth=gone, success=[1.0, 0.05, 0.05, 0.05]), slow)[0]
+
+
 def test_an_alarm_waits_for_the_votes() -> None:
     slow, gone = [1.0] * 10 + [0.0] * 10, [1.0] + [0.0] * 19
     found, _ = detect(table(breadth=gone, entropy=slow), Thresholds(1.0, PLAIN.slack, 1.0, 2, 0))
@@ -107,7 +124,7 @@ def test_nothing_is_compared_during_the_warmup() -> None:
 
 
 def test_scale_does_not_matter() -> None:
-    rows = np.random.default_rng(3).uniform(0.1, 1.0, (80, 4)) * np.linspace(1.0, 0.05, 80)[:, None]
+    rows = np.random.default_rng(3).uniform(0.1, 1.0, (80, 5)) * np.linspace(1.0, 0.05, 80)[:, None]
     one, ten = (
         detect(table(**{name: (rows[:, i] * factor).tolist() for i, name in enumerate(SIGNALS)}))[0]
         for factor in (1.0, 10.0)
@@ -117,7 +134,7 @@ def test_scale_does_not_matter() -> None:
 
 
 def test_step_by_step_is_all_at_once() -> None:
-    rows = np.random.default_rng(4).uniform(0.1, 1.0, (60, 4)) * np.linspace(1.0, 0.05, 60)[:, None]
+    rows = np.random.default_rng(4).uniform(0.1, 1.0, (60, 5)) * np.linspace(1.0, 0.05, 60)[:, None]
     frame = table(**{name: rows[:, i].tolist() for i, name in enumerate(SIGNALS)})
     detector = Detector()
     found: list[Alarm] = []
@@ -126,6 +143,23 @@ def test_step_by_step_is_all_at_once() -> None:
         found += [alarm] if alarm else []
     assert found == detect(frame)[0]
     assert found
+
+
+def test_what_was_seen_is_kept_in_few_numbers() -> None:
+    rows = np.random.default_rng(6).uniform(0.1, 1.0, (60, 5)) * np.linspace(1.0, 0.05, 60)[:, None]
+    whole, first = Detector(), Detector()
+    told = [whole.update(step, dict(zip(SIGNALS, row.tolist(), strict=True))) for step, row in enumerate(rows, start=1)]
+    for step, row in enumerate(rows[:30], start=1):
+        first.update(step, dict(zip(SIGNALS, row.tolist(), strict=True)))
+    second = Detector()
+    second.restore(json.loads(json.dumps(first.state())))
+    later = [
+        second.update(step, dict(zip(SIGNALS, row.tolist(), strict=True)))
+        for step, row in enumerate(rows[30:], start=31)
+    ]
+    assert later == told[30:]
+    assert second.state() == whole.state()
+    assert json.loads(json.dumps(Detector().state())).keys() == {"seen", "alarmed", "signals"}
 
 
 @pytest.mark.parametrize(("noise", "most"), [(0.05, 0), (0.1, 15)])
@@ -150,7 +184,7 @@ def test_noise_alone_raises_few_alarms(noise: float, most: int) -> None:
         ({"patience": 0.0}, "patience > 0"),
         ({"warmup": -1}, "warmup >= 0"),
         ({"votes": 5}, r"votes = 5 is out of range: expected 1\.\.4"),
-        ({"slack": {"breadth": 0.1}}, "slack lacks live, spread, entropy"),
+        ({"slack": {"breadth": 0.1}}, "slack lacks live, spread, entropy, success"),
         ({"slack": {**PLAIN.slack, "variety": 0.1}}, "no such signal"),
         ({"slack": {**PLAIN.slack, "live": 1.0}}, r"slack of live = 1\.0 is out of range"),
         ({"slack": {**PLAIN.slack, "live": math.nan}}, "slack of live = nan"),

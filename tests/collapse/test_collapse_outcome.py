@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 import pytest
+from scipy.stats import beta
 
 from sesa_lab.collapse import Outcome, outcome, score_alarms
 from sesa_lab.errors import InputError
@@ -20,17 +21,17 @@ def evaluated(*coverage: float) -> pd.DataFrame:
     [
         ((2.0, 4.0, 5.0), Outcome("healthy", 1.0, None)),
         ((2.0, 5.0, 4.0), Outcome("healthy", 0.8, None)),  # not below 0.8 x 5
-        ((2.0, 5.0, 3.5), Outcome("neither", 0.7, 20)),
-        ((2.0, 5.0, 3.0), Outcome("collapsed", 0.6, 20)),
-        ((2.0, 5.0, 1.0, 1.0), Outcome("collapsed", 0.2, 20)),
-        ((2.0, 5.0, 1.0, 4.5, 1.0), Outcome("collapsed", 0.2, 40)),  # it came back once: what lasts began at 40
-        ((5.0, 1.0, 1.0), Outcome("collapsed", 0.2, 10)),
+        ((2.0, 5.0, 3.5), Outcome("neither", 0.7, 20, 10)),
+        ((2.0, 5.0, 3.0), Outcome("collapsed", 0.6, 20, 10)),
+        ((2.0, 5.0, 1.0, 1.0), Outcome("collapsed", 0.2, 20, 10)),
+        ((2.0, 5.0, 1.0, 4.5, 1.0), Outcome("collapsed", 0.2, 40, 30)),  # it came back once: what lasts began at 40
+        ((5.0, 1.0, 1.0), Outcome("collapsed", 0.2, 10, 0)),
         ((5.0, 1.0, 5.0), Outcome("healthy", 1.0, None)),
     ],
 )
 def test_outcomes(coverage: tuple[float, ...], expected: Outcome) -> None:
     found = outcome(evaluated(*coverage))
-    assert (found.kind, found.onset) == (expected.kind, expected.onset)
+    assert (found.kind, found.onset, found.good) == (expected.kind, expected.onset, expected.good)
     assert found.kept == pytest.approx(expected.kept)
 
 
@@ -46,15 +47,20 @@ def test_one_evaluation_is_too_few() -> None:
 
 
 def test_scores_by_hand() -> None:
-    kinds = ["collapsed", "collapsed", "collapsed", "healthy", "healthy", "neither"]
-    found = score_alarms(kinds, [12, 18, None, None, 30, 5], [10, 20, 20, None, None, 10])
-    assert found == {
-        "collapsed": 3, "detected": 2, "healthy": 2, "false_alarms": 1, "neither": 1,
-        "delay": 0.0, "delay_low": -2.0, "delay_high": 2.0,
-    }  # fmt: skip
+    fell = [Outcome("collapsed", 0.2, onset, onset - 10) for onset in (10, 20, 20, 90)]
+    outcomes = [*fell, Outcome("healthy", 1.0, None), Outcome("healthy", 0.9, None), Outcome("neither", 0.7, 10, 0)]
+    found = score_alarms(outcomes, [12, 18, None, 6, None, 30, 5])
+    # delays 2, -2 (after the good evaluation of step 10, before that of 20) and -84, which comes before the good one of step 80
+    counts = ("collapsed", "detected", "premature", "healthy", "false_alarms", "neither", "neither_alarms")
+    assert [found[name] for name in counts] == [4, 3, 1, 2, 1, 1, 1]
+    assert [found[name] for name in ("delay", "delay_low", "delay_high")] == [-2.0, -84.0, 2.0]
+    # 3 of 4: the exact interval of scipy, and by its beta quantiles
+    ends = beta.ppf([0.025, 0.975], [3, 4], [2, 1])
+    assert [found["detected_low"], found["detected_high"]] == pytest.approx(ends.tolist())
 
 
 def test_no_run_detected_has_no_delay() -> None:
-    found = score_alarms(["healthy"], [None], [None])
+    found = score_alarms([Outcome("healthy", 1.0, None)], [None])
     assert (found["detected"], found["false_alarms"]) == (0, 0)
-    assert all(math.isnan(found[name]) for name in ("delay", "delay_low", "delay_high"))
+    assert all(math.isnan(found[name]) for name in ("delay", "delay_low", "delay_high", "detected_low"))
+    assert found["false_low"] == 0.0 and found["false_high"] == pytest.approx(0.975), "1 - 0.025 for none of one"

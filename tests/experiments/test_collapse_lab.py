@@ -14,14 +14,14 @@ from sesa_lab import cli, runs
 from sesa_lab.collapse import Thresholds
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import collapse_lab, collapse_tables, futures
+from sesa_lab.experiments import collapse_lab, collapse_tables, collapse_tuning, futures
 from sesa_lab.experiments import path_exploration as path
 from sesa_lab.experiments.jobs import execute
 from sesa_lab.plots import collapse as plot
 from sesa_lab.training.loop import train
 
 NOVELTY = {"update": {"repeats": "zero"}}
-HAIR = Thresholds(slack={"breadth": 0.0, "live": 0.2, "spread": 0.5, "entropy": 0.5}, patience=0.01, votes=1)
+HAIR = Thresholds(slack={**Thresholds().slack, "breadth": 0.0}, patience=0.01, votes=1)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,8 @@ def test_as_many_steps_as_the_run_was_to_take_from_its_last_checkpoint(parent: P
         ({"seeds": []}, "at least one seed"),
         ({"changes": {"sampler": {"expansions": 2}}}, "belongs to sampler.name = 'sesa'"),
         ({"changes": {"sampling": {}}}, "unknown config section 'sampling'"),
+        ({"changes": {"run": {"evaluate_every": 1}}}, "nothing is changed"),
+        ({"changes": {"sampler": {"temperature": 2.0}}}, "temperature cannot be changed here"),
     ],
 )
 def test_futures_that_cannot_be_are_refused(
@@ -73,14 +75,31 @@ def test_futures_that_cannot_be_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_preset_gives_sampler_and_update_alone() -> None:
-    found = futures.of_preset("lab", "path_exploration")
-    assert found == {
-        "sampler": {"name": "sequential"}, "update": {"conditioning": "task", "correction": "asymmetric", "repeats": "zero"},
-    }  # fmt: skip
-    assert futures.of_preset("paper", "countdown")["sampler"]["name"] == "sesa"
+def test_how_a_run_is_taken_is_the_same_in_both_futures(parent: Path, tmp_path: Path) -> None:
+    changes = {**NOVELTY, "run": {"evaluate_every": 1, "threads": 2}}
+    before, revived = futures.futures(parent, tmp_path, changes, at=4)
+    assert before.config.run == revived.config.run
+    assert (before.config.run.evaluate_every, before.config.run.threads) == (1, 2)
+
+
+def test_a_preset_gives_its_sampler_and_update_and_keeps_sizes() -> None:
+    """From one preset to the other and back: nothing of the first is left that the second says otherwise, or says nothing of."""
+    paper = Config.build(
+        "paper", environment={"name": "countdown"}, sampler={"group_size": 8}, update={"learning_rate": 2e-4}
+    )
+    lab = paper.changed(**futures.of_preset("lab", paper))
+    assert (lab.update.kl_coef, lab.update.entropy_coef, lab.sampler.drafting_form) == (0.0, 0.0, "list")
+    assert (lab.sampler.on_policy_fraction, lab.update.transfer) == (0.75, "unsolved")
+    assert (lab.sampler.group_size, lab.sampler.max_tokens) == (16, 32), "the preset names both"
+    assert lab.update.learning_rate == 3e-4, "as the preset says"
+    back = lab.changed(**futures.of_preset("paper", lab))
+    assert (back.update.transfer, back.update.correction, back.sampler.drafting_form) == ("always", "none", "prompt")
+    path_run = Config.build(None, sampler={"group_size": 8, "max_tokens": 8}, update={"learning_rate": 3e-4})
+    found = path_run.changed(**futures.of_preset("lab", path_run))
+    assert (found.sampler.name, found.sampler.group_size, found.sampler.max_tokens) == ("sequential", 8, 8)
+    assert (found.update.correction, found.update.learning_rate) == ("asymmetric", 3e-4), "none is named: it stays"
     with pytest.raises(InputError, match="unknown preset 'best'"):
-        futures.of_preset("best", "countdown")
+        futures.of_preset("best", paper)
 
 
 @pytest.mark.slow
@@ -121,8 +140,42 @@ def test_what_became_of_a_future_is_told_with_its_past(parent: Path, tmp_path: P
     assert joined["step"].tolist() == [0, 2, 4, 6, 8, 10]
     assert seen.outcome is not None
     assert seen.outcome.kept == pytest.approx(joined["coverage"].iloc[-1] / joined["coverage"].max())
+    weights = own / "checkpoints" / "step-000008" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert collapse_tables._with_past(child)["step"].tolist() == [8, 10], "a past that is another's is left out"
     shutil.rmtree(own)
-    assert collapse_tables._with_past(child)["step"].tolist() == [8, 10], "a past that is gone is left out"
+    assert collapse_tables._with_past(child)["step"].tolist() == [8, 10], "and so is one that is gone"
+
+
+def test_runs_of_one_name_are_told_apart(parent: Path, tmp_path: Path) -> None:
+    for place in "AB":
+        shutil.copytree(parent, tmp_path / place / "s0")
+    looked = collapse_tables.look([tmp_path / "A" / "s0", tmp_path / "B" / "s0"])
+    assert collapse_tables.table(looked)["run"].tolist() == ["A/s0", "B/s0"]
+    assert len(collapse_tables.figure(looked).data) == 2 * len(plot.NAMES)
+    assert collapse_tables.table(looked[:1])["run"].tolist() == ["s0"]
+
+
+@pytest.mark.slow
+def test_a_switched_run_is_looked_at_as_it_was_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its own thresholds, and anew from the switch on: every alarm is one that was logged."""
+    config = Config.build(
+        sampler={"group_size": 8, "max_tokens": 8},
+        run={"steps": 16, "groups": 2, "evaluate_every": 8, "coverage_k": 8, "trackers": "none"},
+        watch={
+            "on_alarm": "switch", "switch": {"sampler": "sequential", "repeats": "zero"},
+            "alarm_slack": 0.0, "alarm_patience": 0.01, "alarm_votes": 1,
+        },
+    )  # fmt: skip
+    run = runs.load(train(config, tmp_path / "run"))
+    seen = collapse_tables.look([tmp_path / "run"])[0]
+    assert [(alarm.step, alarm.onset) for alarm in seen.alarms] == list(
+        zip(run.alarms["step"], run.alarms["onset"].astype(int), strict=True)
+    )
+    assert len(seen.alarms) > 1, "after the switch there was another"
+    assert seen.signals["step"].tolist() == list(range(1, 17))
+    assert cli.main(["collapse", str(tmp_path / "run"), "--plot", str(tmp_path / "no" / "x.html")]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_the_collapse_command_prints_a_line_a_run(
@@ -155,6 +208,17 @@ def test_the_figure_shows_signals_as_shares_of_their_best() -> None:
         collapse_tables.figure([])
 
 
+def test_a_run_without_a_step_has_nothing_to_draw(parent: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(parent, tmp_path / "run"))
+    for kind in ("rollouts", "checkpoints"):
+        shutil.rmtree(own / kind)
+        (own / kind).mkdir()
+    looked = collapse_tables.look([own])
+    assert collapse_tables.table(looked)["steps"].tolist() == [0]
+    with pytest.raises(InputError, match="has a committed step yet"):
+        collapse_tables.figure(looked)
+
+
 # --- the matrices -----------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +234,34 @@ def test_the_detector_is_judged_on_seeds_it_was_not_tuned_on(tmp_path: Path) -> 
     tasks = {job.folder.parent.name: job.config.environment.name for job in judged}
     assert set(tasks.values()) == {"path_exploration", "countdown", "frozen_lake"}
     assert all(job.config.evaluation.test_tasks == 0 for job in judged), "the test split is left alone"
+
+
+def test_the_rule_that_chose_the_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of breadth by patience by votes, errors as given: what errs, or lies beside what errs, is not chosen."""
+    points = [(b, p, v) for b in (0.1, 0.2, 0.3) for p in (0.5, 1.0, 2.0) for v in (1, 2)]
+    found = pd.DataFrame(points, columns=["breadth", "patience", "votes"])
+    found = found.assign(live=0.2, spread=0.5, entropy=0.5, smoothing=5.0, delay=1.0, errors_near=0)
+    found["delay_high"] = 10.0 * found["breadth"] + found["patience"]
+    found.loc[(found["breadth"] == 0.1) & (found["patience"] == 1.0), "errors_near"] = 1
+    # patience 0.5 is the least, votes 1 too few; (0.1, 1.0) errs nearby; of the others (0.1, 2.0) and (0.2, 1.0) have 3.0
+    found.loc[(found["breadth"] == 0.2) & (found["patience"] == 1.0), "delay"] = 0.5
+    best = collapse_tuning.chosen(found)
+    assert (best.slack["breadth"], best.patience, best.votes, best.smoothing) == (0.2, 1.0, 2, 5.0)
+
+
+def test_the_grid_knows_its_neighbours(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        collapse_tuning, "GRID", {**{name: values[:1] for name, values in collapse_tuning.GRID.items()},
+        "breadth": (0.0, 0.1, 0.9), "patience": (0.01, 50.0)},
+    )  # fmt: skip
+    monkeypatch.setattr(collapse_tuning, "_scores", lambda looked, row: {
+        "collapsed": 1, "detected": int(row["breadth"] > 0.0), "healthy": 1, "false_alarms": 0, "delay": 0.0, "delay_high": 0.0,
+    })  # fmt: skip
+    found = collapse_tuning.grid([])
+    assert found.set_index(["breadth", "patience"])["errors"].to_dict() == {
+        (b, p): int(b == 0.0) for b in (0.0, 0.1, 0.9) for p in (0.01, 50.0)
+    }
+    assert found.groupby("breadth")["errors_near"].max().to_dict() == {0.0: 1, 0.1: 1, 0.9: 0}
 
 
 def test_switching_is_compared_with_none_and_with_the_rule_from_the_start(tmp_path: Path) -> None:
@@ -197,6 +289,8 @@ def test_detection_by_hand() -> None:
         {
             "task": ["a", "a", "b"],
             "outcome": ["collapsed", "healthy", "collapsed"],
+            "kept": [0.2, 1.0, 0.3],
+            "good": [5.0, np.nan, 10.0],
             "alarm": [12.0, np.nan, np.nan],
             "onset": [10.0, np.nan, 20.0],
         }

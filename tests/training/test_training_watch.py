@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from sesa_lab import runs
-from sesa_lab.collapse import COLUMNS, Detector, detect, of_rollouts
+from sesa_lab.collapse import COLUMNS, SIGNALS, Detector, detect, of_rollouts
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
+from sesa_lab.experiments.futures import futures
 from sesa_lab.runs import RunWriter, lineage
-from sesa_lab.training.loop import resume, revive, train
+from sesa_lab.training.loop import Trainer, resume, revive, train
 from sesa_lab.training.watch import Watch, thresholds
 
 CLOCK = ("seconds_draw", "seconds_score", "seconds_update", "seconds_total", "peak_memory_mb")
@@ -85,9 +87,8 @@ def test_after_the_alarm_training_goes_on_with_the_other_settings(switched: Path
 def test_the_alarm_is_what_the_stored_candidates_give(switched: Path) -> None:
     run = runs.load(switched)
     step = int(run.alarms["step"].iloc[0])
-    signals = of_rollouts(
-        run.read_rollouts(list(COLUMNS)), dict(zip(run.steps["step"], run.steps["entropy"], strict=True))
-    )
+    entropy = dict(zip(run.steps["step"], run.steps["entropy"], strict=True))
+    signals = of_rollouts(run.read_rollouts(list(COLUMNS)), True, entropy)
     found = detect(signals[signals["step"] <= step], thresholds(run.config.watch))[0]
     assert [(alarm.step, alarm.onset) for alarm in found] == [(step, int(run.alarms["onset"].iloc[0]))]
     assert found[0].loss["breadth"] == pytest.approx(run.alarms["breadth_loss"].iloc[0], abs=0.0)
@@ -164,6 +165,75 @@ def test_killed_before_its_first_checkpoint_a_revived_run_begins_again(plain: Pa
     ]
 
 
+def rate(folder: Path) -> float:
+    """Adam's step size as a checkpoint has it."""
+    return float(torch.load(folder / "optimizer.pt", weights_only=True)["param_groups"][0]["lr"])
+
+
+@pytest.mark.slow
+def test_the_step_size_goes_with_the_settings(switched: Path, plain: Path, tmp_path: Path) -> None:
+    checkpoints = dict(runs.load(switched).checkpoints)
+    step = int(runs.load(switched).alarms["step"].iloc[0])
+    assert {number: rate(folder) for number, folder in checkpoints.items()} == {
+        number: 1e-3 if number < step else 2e-3 for number in checkpoints
+    }
+    trainer = Trainer(settings(on_alarm="switch", switch=SWITCH, **HAIR), checkpoints[STEPS])
+    assert trainer.optimiser.param_groups[0]["lr"] == trainer.config.update.learning_rate == 2e-3
+    trainer.close()
+    other = Trainer(settings().changed(update={"learning_rate": 5e-4}), runs.load(plain).checkpoints[1][1], anew=True)
+    assert other.optimiser.param_groups[0]["lr"] == 5e-4, "not that of the run it comes from"
+    other.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["before the switch", "after it"])
+def test_the_future_as_before_of_a_switched_run_is_its_own(switched: Path, tmp_path: Path, at: str) -> None:
+    """Settings, and what the detector had seen, are those at the checkpoint: it switches at the same step, or has done."""
+    begin = 5 if at == "before the switch" else 10
+    jobs = futures(switched, tmp_path, {"update": {"entropy_coef": 0.1}}, begin, STEPS - begin)
+    before, revived = jobs[0], jobs[1]
+    assert before.config.sampler.name == ("parallel" if begin == 5 else "sequential")
+    assert before.origin is not None and not before.origin.otherwise
+    assert revived.origin is not None and revived.origin.changes == {"update": {"entropy_coef": 0.1}}
+    child = revive(before.config, before.origin, before.folder)
+    assert lines(child, after=begin) == lines(switched, after=begin)
+    same_end(child, switched)
+
+
+@pytest.mark.slow
+def test_a_switch_of_temperature_leaves_the_ruler_as_it_is(tmp_path: Path) -> None:
+    """A policy that hardly changes is judged alike before and after, though it is drawn from otherwise."""
+    still = {"learning_rate": 1e-9}
+    config = settings(on_alarm="switch", switch={"temperature": 3.0}, **HAIR).changed(update=still)
+    run = runs.load(train(config, tmp_path / "hot"))
+    assert run.alarms["action"].iloc[0] == "switch"
+    assert run.evaluations["accuracy"].to_numpy() == pytest.approx(run.evaluations["accuracy"].iloc[0], rel=1e-3)
+    step = int(run.alarms["step"].iloc[0])
+    entropy = run.steps.set_index("step")["entropy"]
+    assert entropy[step + 1 :].min() > 1.2 * entropy[:step].max(), "hotter from the step after the alarm on"
+
+
+def test_what_may_be_switched_to_is_checked_before_the_run() -> None:
+    config = settings(on_alarm="switch", switch={"sampler": "sesa", "sketch_scope": "turn"})
+    with pytest.raises(InputError, match="'turn' makes no sense with environment path_exploration"):
+        Trainer(config)
+    with pytest.raises(InputError, match="exceeds the model's 2048"):
+        Trainer(settings(on_alarm="switch", switch={"sampler": "sequential", "max_tokens": 5000}))
+
+
+@pytest.mark.slow
+def test_a_revived_run_needs_a_step_to_take_and_a_whole_checkpoint(plain: Path, tmp_path: Path) -> None:
+    parent = Path(shutil.copytree(plain, tmp_path / "parent"))
+    origin = lineage.find(parent, 5, {})
+    with pytest.raises(InputError, match="expected more than the checkpoint's 5"):
+        revive(settings().changed(run={"steps": 5}), origin, tmp_path / "child")
+    optimizer = origin.folder / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"damaged: .*optimizer\.pt"):
+        revive(settings(), origin, tmp_path / "child")
+    assert not (tmp_path / "child").exists()
+
+
 @pytest.mark.slow
 def test_a_changed_or_missing_origin_is_told(plain: Path, tmp_path: Path) -> None:
     parent = Path(shutil.copytree(plain, tmp_path / "parent"))
@@ -182,20 +252,18 @@ def test_a_changed_or_missing_origin_is_told(plain: Path, tmp_path: Path) -> Non
 
 
 def test_nobody_watches_by_default() -> None:
-    watch = Watch(settings().watch)
+    watch = Watch(settings())
     assert watch.look(1, [], 0.0) is None
-    assert watch.state() == {"switched": None, "seen": []}
+    assert watch.state()["detector"]["seen"] == 0
 
 
 def test_what_a_watch_has_seen_is_restored() -> None:
-    rows = [[float(step), 4.0 / step, 1.0, 1.0, 1.0] for step in range(1, 12)]
-    watch = Watch(settings(on_alarm="report").watch)
-    watch.restore({"switched": None, "seen": rows}, settings().watch)
-    detector = Detector(thresholds(watch.settings))
-    for step, *values in rows:
-        detector.update(int(step), dict(zip(("breadth", "live", "spread", "entropy"), values, strict=True)))
-    assert watch._detector.totals == detector.totals
-    assert watch.state() == {"switched": None, "seen": rows}
+    config, detector = settings(on_alarm="report"), Detector(thresholds(settings(on_alarm="report").watch))
+    for step in range(1, 12):
+        detector.update(step, {**dict.fromkeys(SIGNALS, 1.0), "breadth": 4.0 / step})
+    watch = Watch(config)
+    watch.restore({"switched": 3, "detector": detector.state()}, config)
+    assert watch.state() == {"switched": 3, "detector": detector.state()}
 
 
 @pytest.mark.parametrize(
