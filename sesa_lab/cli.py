@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run: Callable[[argparse.Namespace], None] = chosen.run
         run(chosen)
     except InputError as error:
-        sys.stderr.write(f"sesa-lab: error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"sesa-lab: error: {_line(error)}\n")
         return 2
     except NotebookError as error:
-        sys.stderr.write(f"sesa-lab: error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"sesa-lab: error: {_line(error)}\n")
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def _line(error: Exception) -> str:
+    """A message in one line; what would steer a terminal, as names of files may hold it, becomes a dot."""
+    return "".join(c if c.isprintable() else "\u00b7" for c in " ".join(str(error).split()))
 
 
 def build_parser() -> argparse.ArgumentParser:

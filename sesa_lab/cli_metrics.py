@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,8 @@ def run(chosen: argparse.Namespace) -> None:
 
     asked = foreign.Asked(chosen.text, chosen.group, chosen.correct, chosen.strategy, chosen.step)
     samples = foreign.load(chosen.files, asked, chosen.threshold)
+    beside = out.with_suffix(".groups.csv") if out else None
+    _spare(chosen.files, samples, {"--out": out, "--out, with its groups,": beside, "--plot": plot})
     if chosen.embed:
         print(f"embedding {len(samples.frame)} texts with {foreign.clean(chosen.embed)}", file=sys.stderr)
     found = foreign.measure(
@@ -93,26 +97,48 @@ def run(chosen: argparse.Namespace) -> None:
         print(foreign.clean(line, 2_000))
     print()
     print(_table(found).to_string(index=False))
-    if out:
-        beside = out.with_suffix(".groups.csv")
+    if out and beside:
         _write(out, _csv(found.averages.rename(columns={"n": "groups"})))
         _write(beside, _csv(found.groups))
-        print(f"wrote {out} and {beside}")
+        print(foreign.clean(f"wrote {out} and {beside}", 2_000))
     if plot:
         _write(plot, _page(samples, found))
-        print(f"wrote {plot}")
+        print(foreign.clean(f"wrote {plot}", 2_000))
 
 
 def _file(name: str | None, option: str, suffix: str) -> Path | None:
     """Where to write; wrong names are found before anything is measured."""
     if name is None:
         return None
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        there = path.parent.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long; a home that nobody has
+        raise InputError(f"{option} {name} cannot be written: {error}; choose another file") from error
     if path.suffix != suffix:
         raise InputError(f"{option} {name}: expected a file that ends in {suffix}")
-    if not path.parent.is_dir():
+    if not there:
         raise InputError(f"{option} {name} cannot be written: there is no folder {path.parent}")
     return path
+
+
+def _spare(places: Sequence[str], samples: Samples, written: dict[str, Path | None]) -> None:
+    """Refuses to write over what is measured, or a table among what is measured, as it would be measured the next time."""
+    from sesa_lab.foreign import clean
+
+    folders = {os.path.realpath(place) for place in (Path(each).expanduser() for each in places) if place.is_dir()}
+    folders |= {os.path.join(folder, "completions") for folder in folders}
+    folders |= {os.path.realpath(path) for path in samples.paths}
+    for option, path in written.items():
+        if path is None:
+            continue
+        if os.path.exists(path) and any(path.samefile(each) for each in samples.paths):
+            raise InputError(f"{option} {clean(path)} is one of the files that are measured: choose another file")
+        if path.suffix == ".csv" and os.path.realpath(path.parent) in folders:
+            raise InputError(
+                f"{option} {clean(path)} lies in a folder that is measured, and would be measured too the next time: choose"
+                " another folder"
+            )
 
 
 def _head(samples: Samples, found: Measured) -> list[str]:

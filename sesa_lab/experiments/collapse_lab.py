@@ -137,16 +137,21 @@ def detection(rows: pd.DataFrame) -> pd.DataFrame:
 
 # --- switching ------------------------------------------------------------------------------------------------------
 
+
+def _novelty(rate: float) -> Sections:
+    return {"sampler": {}, "update": {"repeats": "zero", "learning_rate": rate}}
+
+
 SWITCHES: dict[str, Sections] = {
     "no switch": {},
-    "switch to novelty": {
-        "sampler": {},
-        "update": {"repeats": "zero", "learning_rate": path.LEARNING_RATES["parallel-zero-none"]},
-    },
+    "switch to novelty": _novelty(path.LEARNING_RATES["parallel-zero-none"]),
+    "switch to novelty, rate 1e-3": _novelty(1e-3),
+    "switch to novelty, rate 3e-4": _novelty(3e-4),
     "switch to sequential + novelty": path.named(path.BEST)[0].changes,
 }
-"""What plain parallel sampling goes on with after the alarm. The control pays for novelty and draws as before; both take the
-learning rate that was searched for their rule."""
+"""What plain parallel sampling goes on with after the alarm: at the learning rate that was searched for the rule, from the base.
+The control pays for novelty and draws as before; it has two more rates, 1e-3, which is that of the sequential rule, and the run's own,
+and so its best chance: what suits a base need not suit a policy, and an optimiser, in collapse."""
 FROM_START = {"novelty from the start": "parallel-zero-none", "sequential + novelty from the start": path.BEST}
 """The same rules without a collapse before them."""
 LATE, EARLY = "switch to sequential + novelty", "sequential + novelty from the start"

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sesa_lab.collapse import Thresholds, detect, score_alarms
@@ -32,8 +33,8 @@ GRID: dict[str, tuple[float, ...]] = {
 def grid(jobs: Sequence[Job]) -> pd.DataFrame:
     """One row a point of the grid.
 
-    Columns: ``GRID``'s names, ``collapse.score_alarms``, ``errors``, and ``errors_near``: the most of its neighbours in breadth and
-    patience, itself included; what lies beyond the grid does not count.
+    Columns: ``GRID``'s names, ``collapse.score_alarms``, ``errors``, and ``errors_near``: the most of itself and of the
+    next points in breadth and in patience.
     """
     looked = look(job.folder for job in jobs)
     rows = pd.DataFrame([dict(zip(GRID, point, strict=True)) for point in itertools.product(*GRID.values())])
@@ -44,12 +45,12 @@ def grid(jobs: Sequence[Job]) -> pd.DataFrame:
     near = []
     for _, part in found.groupby(others, sort=False):
         table = part.pivot(index="breadth", columns="patience", values="errors")
-        for at in part.index:
-            i, j = (
-                list(axis).index(found.at[at, name])
-                for axis, name in ((table.index, "breadth"), (table.columns, "patience"))
-            )
-            near.append((at, int(table.iloc[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].to_numpy().max())))
+        values = np.pad(table.to_numpy(), 1)  # what lies beyond the grid does not count
+        worst = np.max(
+            [values[1:-1, 1:-1], values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]], axis=0
+        )
+        worst = pd.DataFrame(worst, table.index, table.columns)
+        near += [(at, int(worst.at[found.at[at, "breadth"], found.at[at, "patience"]])) for at in part.index]
     return found.assign(errors_near=pd.Series(dict(near)))
 
 

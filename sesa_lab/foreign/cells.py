@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -40,6 +41,17 @@ def text_of(cell: Any) -> str:
         said = [each for each in cell if isinstance(each, Mapping) and each.get("role") == "assistant"]
         return "\n\n".join(filter(None, map(_message, said or cell)))
     return "" if is_nothing(cell) else _message(cell)
+
+
+def messages_in(cell: Any) -> list[Any] | None:
+    """The chat messages that a text holds as JSON, which is how CSV can hold them; None where a cell is anything else."""
+    if not isinstance(cell, str) or not re.match(r"\s*\[\s*\{", cell):
+        return None
+    try:
+        found = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return found if all(isinstance(each, dict) and {"role", "content"} <= each.keys() for each in found) else None
 
 
 def key_of(cell: Any) -> str | None:
@@ -102,10 +114,10 @@ def verdict_of(cell: Any, threshold: float, where: str) -> float:
     return float(number > (0.0 if said else threshold))
 
 
-def numeric(cells: Sequence[Any]) -> bool:
-    """Whether a column holds numbers or verdicts, at least one, and nothing else."""
+def numeric(cells: Sequence[Any]) -> bool | None:
+    """Whether a column holds numbers or verdicts and nothing else; None where it is empty throughout."""
     try:
-        return not all([math.isnan(number_of(cell, "")) for cell in cells])
+        return None if all([math.isnan(number_of(cell, "")) for cell in cells]) else True
     except InputError:
         return False
 

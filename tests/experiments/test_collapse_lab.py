@@ -322,7 +322,7 @@ def test_what_switching_gained_by_hand() -> None:
     rows = pd.DataFrame(
         [
             {
-                "place": "switch", "arm": arm, "seed": seed, "alarm": 40.0 if i < 3 else np.nan, "accuracy": 0.9 - 0.1 * (i == 1),
+                "place": "switch", "arm": arm, "seed": seed, "alarm": 40.0 if i < 5 else np.nan, "accuracy": 0.9 - 0.1 * (i == 1),
                 "coverage": 1.0 + i + 0.1 * seed * i, "tokens_total": 100.0,
             }
             for i, arm in enumerate(names)
@@ -335,7 +335,7 @@ def test_what_switching_gained_by_hand() -> None:
     )
     shown = collapse_lab.switched(rows)
     assert shown.loc[("switch", "no switch"), "alarm at steps"] == "40 to 40, 2 of 2 runs"
-    assert shown.loc[("switch", names[4]), "alarm at steps"] == ""
+    assert shown.loc[("switch", names[5]), "alarm at steps"] == ""
     told = collapse_lab.conclusion(rows)
     # arm 1: 1.05 more coverage, interval above 0; 0.1 less accuracy in both seeds
     assert "A switch to novelty changes coverage by 1.05 [0.41, 1.69] (n=2): more" in told

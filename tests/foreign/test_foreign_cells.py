@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sesa_lab.errors import InputError
-from sesa_lab.foreign.cells import is_nothing, key_of, number_of, numeric, text_of, verdict_of
+from sesa_lab.foreign.cells import is_nothing, key_of, messages_in, number_of, numeric, text_of, verdict_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -127,4 +127,22 @@ def test_numbers_count_as_right_above_the_threshold_and_truth_values_as_they_say
 
 def test_numeric() -> None:
     assert numeric([None, 1, 0.5, True]) and numeric(["1", ""])
-    assert not numeric([None, math.nan]) and not numeric([1, "x"]) and not numeric([])
+    assert numeric([1, "x"]) is False
+    assert numeric([None, math.nan, ""]) is None and numeric([]) is None  # not told: another file may tell
+
+
+def test_messages_in_a_text() -> None:
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": []}]
+    assert messages_in(json.dumps(chat)) == messages_in(f" {json.dumps(chat, indent=1)}\n") == chat
+    others = (
+        "",
+        "a",
+        "[]",
+        "[1]",
+        '[{"role": "user"}]',
+        '[{"role": "user", "content": "q"}, 3]',
+        '[{"role": ',
+        "[{" * 10**5,
+    )
+    for cell in (*others, str(chat), None, 3, chat, '[{"role": "user", "content": ' + "[" * 10**5):
+        assert messages_in(cell) is None

@@ -7,6 +7,7 @@ import gzip
 import json
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ def test_a_last_line_that_is_cut_off_is_left_out_and_said(tmp_path: Path) -> Non
         ('{"a": ', "line 1 is no JSON"),
         ('{"a": 1}\n[2]\n', r"line 2 holds \[2\], expected an object"),
         ('{"a": 1}\n' + "[" * 200_000, "line 2 is no JSON"),
+        # A list in one line, and one that was printed over several.
+        ('[{"a": 1}]', "line 1 holds .*is it a .json file"),
+        ('[\n {"a": 1}\n]\n', "line 1 is no JSON .*is it a .json file"),
+        ('{\n "a": 1\n}\n', "line 1 is no JSON .*is it a .json file"),
     ],
 )
 def test_damaged_json_lines(tmp_path: Path, content: str, message: str) -> None:
@@ -130,6 +135,14 @@ def test_csv_that_does_not_fit(tmp_path: Path) -> None:
         (tmp_path / "x.csv").write_text(damaged)
         with pytest.raises(InputError, match=r"x\.csv is no CSV"):
             tables([str(tmp_path / "x.csv")])
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("x.csv", ";"), ("x.csv", "\t"), ("x.tsv", ",")])
+def test_csv_with_another_delimiter(tmp_path: Path, name: str, delimiter: str) -> None:
+    (tmp_path / name).write_text(f"prompt{delimiter}completion\np{delimiter}a, b\n")
+    with pytest.raises(InputError, match=r"has one column, .*seem to be parted by .*, expected") as caught:
+        tables([str(tmp_path / name)])
+    assert repr(delimiter) in str(caught.value)
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -192,6 +205,63 @@ def test_what_is_refused(tmp_path: Path) -> None:
         tables([str(tmp_path / "empty")])
 
 
+def test_places_that_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pathlib raises these, OSError 36 and RuntimeError, where a place is only looked at.
+    for place in ("~nouser-of-that-name/x.jsonl", str(tmp_path / ("x" * 300)), str(tmp_path / ("x" * 300 + "*"))):
+        with pytest.raises(InputError, match="check the path"):
+            tables([place])
+
+    def denied(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(InputError, match=r"cannot look for samples at .*: Permission denied"):
+        tables([str(tmp_path)])
+
+
+def test_names_of_files_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    evil = "e\x1b[31m\u202e\nvil"
+    contents = {
+        ".jsonl": ("[1]", "{"), ".json": ("3", "{"), ".csv": ("a,b\n1", 'a\n"', "a;b\n"), ".parquet": ("x",),
+        ".csv.gz": ("x",), ".pkl": ("x",), f".{evil}": ("x",), ".tsv": ("\xff\xfe",),
+    }  # fmt: skip
+    for ending, texts in contents.items():
+        for text in texts:
+            path = tmp_path / f"{evil}{ending}"
+            path.write_text(text, encoding="latin-1")
+            with pytest.raises(InputError, match=r"e·\[31m··vil") as caught:
+                tables([str(path)])
+            assert str(caught.value).isprintable()
+    folder = tmp_path / f"{evil}d"
+    folder.mkdir()
+    for place in (folder, tmp_path / f"{evil}nothing"):
+        with pytest.raises(InputError, match=r"e·\[31m··vil"):
+            tables([str(place)])
+    (folder / "config.json").write_text("{}")
+    (folder / "environment.json").write_text("{")
+    with pytest.raises(InputError) as caught:
+        tables([str(folder)])
+    assert str(caught.value).isprintable()
+    cut = tmp_path / f"{evil}2.jsonl"
+    cut.write_text('{"a": 1}\n{')
+    assert one(cut).notes[0].isprintable() and one(cut).where.isprintable()
+
+
+def test_a_file_is_never_held_as_a_whole(tmp_path: Path) -> None:
+    # 40 MB, of which 8 kB are asked for: read as a whole, split and parsed it took several times its size.
+    row = {"text": "x" * 10_000, "n": 1}
+    for name in ("x.jsonl", "x.csv"):
+        with open(tmp_path / name, "w") as file:
+            line = f"{json.dumps(row)}\n" if name == "x.jsonl" else f"{row['text']},1\n"
+            file.write("" if name == "x.jsonl" else "text,n\n")
+            file.writelines([line] * 4_000)
+        tracemalloc.start()
+        assert len(one(tmp_path / name).read("n")) == 4_000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4e6
+
+
 def test_folders_and_globs(tmp_path: Path, lines: Callable[..., Path]) -> None:
     (tmp_path / "v").mkdir()
     for name in ("v/1.jsonl", "v/2.jsonl", "v/.3.jsonl", "v/metadata.json", "v/notes.txt"):
@@ -201,6 +271,8 @@ def test_folders_and_globs(tmp_path: Path, lines: Callable[..., Path]) -> None:
     # A file that is meant twice is read once.
     assert len(tables([str(tmp_path / "v" / "*.jsonl"), str(tmp_path / "v" / "1.jsonl"), str(tmp_path / "v")])) == 2
     assert len(tables([str(tmp_path / "**" / "1.jsonl")])) == 1
+    (tmp_path / "link").symlink_to(tmp_path / "v")
+    assert len(tables([str(tmp_path / "v"), str(tmp_path / "link"), str(tmp_path / "v" / ".." / "v" / "1.jsonl")])) == 2
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "x.json").write_text('[{"text": "w"}]')
     assert tables([str(tmp_path / "w")])[0].read("text") == ["w"]

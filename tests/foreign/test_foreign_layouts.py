@@ -62,7 +62,10 @@ def test_trl_with_texts(tmp_path: Path) -> None:
         assert samples.frame["correct"].tolist()[:2] == [1, 0] and math.isnan(samples.frame["correct"][2])
         # What the trainer learned from is the advantage: a group is lost to it where these are equal.
         assert samples.reward == "advantage" and samples.frame["reward"].tolist()[:4] == [1, -1, 0, 0]
-        assert samples.notes == ("2 samples are not judged: reward is empty there",)
+        assert samples.notes == (
+            "2 samples are not judged: reward is empty there",
+            "reward has values such as 0.5; all above 0 count as right (--threshold)",
+        )
 
 
 def test_trl_with_chats_several_rewards_and_columns_of_their_own(tmp_path: Path) -> None:
@@ -89,6 +92,25 @@ def test_trl_with_chats_several_rewards_and_columns_of_their_own(tmp_path: Path)
     frame.to_parquet(tmp_path / "old" / "completions_00003.parquet")
     old = load([str(tmp_path / "old")])
     assert old.columns.correct == "second" and old.frame["step"].tolist() == [3]
+
+
+@pytest.mark.parametrize("other", ["incorrect_format", "inaccuracy", "compass", "passages", "correction", "inCorrect"])
+@pytest.mark.parametrize(
+    "right", ["is_correct", "accuracy", "reward_accurate", "tests_passed", "pass", "exact_match", "isCorrect"]
+)
+def test_trl_rewards_that_only_sound_right(tmp_path: Path, other: str, right: str) -> None:
+    rewards: dict[str, list[Any]] = {other: [1.0], right: [0.0]}
+    trl(tmp_path / "completions", 1, prompt=["p"], completion=["a"], **rewards, advantage=[0.0])
+    assert load([str(tmp_path)]).columns.correct == right
+
+
+def test_trl_rewards_that_begin_empty(tmp_path: Path) -> None:
+    # accuracy is None throughout at step 1: the first file alone would leave the format as the only reward, without a note.
+    for step, accuracy in ((1, None), (2, 1.0)):
+        rewards: dict[str, list[Any]] = {"format": [1.0], "accuracy": [accuracy]}
+        trl(tmp_path / "completions", step, prompt=["p"], completion=["a"], **rewards, advantage=[0.0])
+    samples = load([str(tmp_path)])
+    assert samples.columns.correct == "accuracy" and any("also numbers in format" in note for note in samples.notes)
 
 
 def test_trl_without_any_reward_of_numbers(tmp_path: Path) -> None:
@@ -118,7 +140,8 @@ def test_ragen_dumps_through_verl_with_empty_inputs(lines: Lines) -> None:
     assert samples.frame["group"].tolist() == [""] * 4
     assert any("'input' holds empty texts throughout" in note for note in samples.notes)
     told = load([str(lines([{**row, "group_id": i // 2} for i, row in enumerate(rows)]))], Asked(group="group_id"))
-    assert told.frame["group"].tolist() == ["0", "0", "1", "1"] and not told.notes
+    assert told.frame["group"].tolist() == ["0", "0", "1", "1"]
+    assert told.notes == ("score has values such as 2, 3; all above 0 count as right (--threshold)",)
 
 
 def test_verifiers(tmp_path: Path, lines: Lines) -> None:
@@ -141,6 +164,14 @@ def test_verifiers(tmp_path: Path, lines: Lines) -> None:
     assert list(samples.frame["text"]) == ["a", '{"id": "c", "name": "add", "arguments": "{}"}', "", "a"]
     assert list(samples.frame["group"]) == ["0", "0", "0", "1"] and samples.frame["step"].isna().all()
     assert samples.notes == ("1 samples have no text: it is taken as empty",)
+
+
+def test_zero_variance_is_of_verifiers_reward_whatever_is_the_verdict(lines: Lines) -> None:
+    row = {"example_id": 0, "prompt": "q", "completion": said("a")}
+    rows = [{**row, "reward": 0.25, "format": True}, {**row, "reward": 0.75, "format": True}]
+    samples = load([str(lines(rows))], Asked(correct="format"))
+    assert samples.reward == "reward" and samples.frame["reward"].tolist() == [0.25, 0.75]
+    assert not samples.notes  # the verdict was named: nothing is to be said of the reward's values
 
 
 def test_our_own_evaluation(tmp_path: Path) -> None:
@@ -184,11 +215,54 @@ def test_any_other_log_by_common_names_or_by_names_given(lines: Lines) -> None:
     assert told.judged == "z true or > 0.5"
 
 
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("input", "instruction"), "instruction"),  # Alpaca's input is often empty
+        (("task", "task_id"), "task_id"),
+        (("task", "problem_id", "input"), "problem_id"),
+        (("input", "question"), "question"),
+        (("task", "problem"), "problem"),
+        (("prompt", "task_id"), "prompt"),
+    ],
+)
+def test_what_tells_a_group_best(lines: Lines, names: tuple[str, ...], chosen: str) -> None:
+    path = lines([{**dict.fromkeys(names, "x"), "completion": "a"}])
+    assert load([str(path)]).columns.group == chosen
+
+
+def test_rewards_that_are_no_verdicts_are_said(lines: Lines) -> None:
+    def notes(*rewards: Any, threshold: float = 0.0, asked: str = "") -> tuple[str, ...]:
+        path = lines([{"prompt": "p", "completion": "a", "reward": reward} for reward in rewards])
+        return load([str(path)], Asked(correct=asked), threshold).notes
+
+    said = ("reward has values such as 0.2, 1.2; all above 0 count as right (--threshold)",)
+    assert notes(0, 0.2, 1, 1.2) == notes(-1, 0.2, 0.3, "1.2") == said
+    for verdicts in ((0, 1), (-1, 1), (0.0, 1.0), (True, False), ("yes", "no")):
+        assert not notes(*verdicts)
+    # Who names the column or the threshold knows.
+    assert not notes(0, 0.2, asked="reward") and not notes(0, 0.2, threshold=0.1)
+
+
 def test_csv_of_anyone(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("prompt,completion,correct,step\np,a,True,1\np,b,no,1\np,,,1\n")
     frame = load([str(tmp_path / "x.csv")]).frame
     assert list(frame["text"]) == ["a", "b", ""] and frame["step"].tolist() == [1, 1, 1]
     assert frame["correct"].tolist()[:2] == [1, 0] and math.isnan(frame["correct"][2])
+
+
+def test_chats_in_csv_are_json(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "q"}, *said("a")]
+    for cell, text, note in (
+        (json.dumps(chat), "a", "holds chat messages as JSON; what the assistant says is taken"),
+        (str(chat), str(chat), "holds lists as Python prints them"),  # never evaluated
+    ):
+        pd.DataFrame({"prompt": ["p"], "completion": [cell]}).to_csv(tmp_path / "x.csv", index=False)
+        samples = load([str(tmp_path / "x.csv")])
+        assert samples.frame["text"].tolist() == [text] and note in samples.notes[0]
+    # Elsewhere a text that looks so is a text.
+    pd.DataFrame({"prompt": ["p"], "completion": [json.dumps(chat)]}).to_parquet(tmp_path / "x.parquet")
+    assert load([str(tmp_path / "x.parquet")]).frame["text"].tolist() == [json.dumps(chat)]
 
 
 def test_rows_of_mixed_kinds(lines: Lines) -> None:
@@ -214,10 +288,63 @@ def test_several_files(lines: Lines, tmp_path: Path) -> None:
     nothing = lines([], "three.jsonl")
     samples = load([str(one), str(two), str(nothing)])
     assert samples.files == 3 and list(samples.frame["text"]) == ["a", "b"]
-    assert "three.jsonl is empty" in samples.notes[0] and "1 samples are not judged" in samples.notes[1]
+    assert [path.name for path in samples.paths] == ["one.jsonl", "two.jsonl", "three.jsonl"]
+    assert "three.jsonl is empty" in samples.notes[0]
+    assert "two.jsonl lacks the column 'reward': it is taken as empty there" in samples.notes[1]
+    assert samples.notes[2].startswith("1 groups are in several files and are taken as one: prompt says the same")
+    assert samples.notes[3] == "1 samples are not judged: reward is empty there"
     other = lines([{"prompt": "p", "output": "b"}], "other.jsonl")
     with pytest.raises(InputError, match=r"column 'completion': .*other.jsonl has no such column"):
         load([str(one), str(other)])
+
+
+@pytest.mark.parametrize("group", ["example_id", "task", "group", "index", "my_id", "x"])
+def test_numbers_of_groups_begin_anew_in_each_file(lines: Lines, tmp_path: Path, group: str) -> None:
+    # Two evaluations of tasks 0 and 1 became two groups of four, without a word; `x` is known by its values.
+    for name in ("one.jsonl", "two.jsonl"):
+        lines([{group: g, "completion": f"{name} {i}"} for g in (0, 1) for i in (0, 1)], name)
+    samples = load([str(tmp_path)], Asked(group=group))
+    assert samples.frame.groupby("group")["text"].apply(list).to_dict() == {
+        f"{g} in {tmp_path / name}": [f"{name} 0", f"{name} 1"] for g in (0, 1) for name in ("one.jsonl", "two.jsonl")
+    }
+    assert samples.notes[0].startswith(f"2 values of {group} are in several files and are kept apart by file")
+    assert "file" not in samples.frame.columns
+
+
+def test_groups_of_one_number_at_different_steps_are_not_in_several_files(lines: Lines, tmp_path: Path) -> None:
+    for step in (1, 2):
+        lines([{"group": 0, "completion": str(i), "step": step} for i in (0, 1)], f"{step}.jsonl")
+    samples = load([str(tmp_path)])
+    assert samples.frame["group"].tolist() == ["0"] * 4 and not samples.notes
+
+
+def test_rollouts_of_two_runs_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "git", lambda folder: None)
+    for name in "ab":
+        write(RunWriter.create(tmp_path / name, config(9)), 6)
+    alone = load([str(tmp_path / "a" / "rollouts")])
+    both = load([str(tmp_path / name / "rollouts") for name in "ab"])
+    groups = [samples.frame.groupby(["step", "group"]).ngroups for samples in (alone, both)]
+    assert groups[1] == 2 * groups[0] and "kept apart by file" in both.notes[0]
+
+
+def test_the_order_of_files_changes_nothing(lines: Lines) -> None:
+    one = lines([{"question": "q", "completion": "a", "reward": 1}], "one.jsonl")
+    two = lines([{"question": "q", "completion": "b", "reward": 1, "correct": False, "step": 3}], "two.jsonl")
+    there, back = load([str(one), str(two)]), load([str(two), str(one)])
+    assert there.columns == back.columns == Asked("completion", "question", "correct", "", "step")
+    assert there.reward == back.reward == "reward" and set(there.notes) == set(back.notes)
+    assert sum("one.jsonl lacks the column" in note for note in there.notes) == 2  # `correct` and `step`
+    named = Asked(correct="corect")
+    with pytest.raises(InputError, match=r"one.jsonl and 1 more has no such column; did you mean 'correct'"):
+        load([str(one), str(two)], named)
+
+
+def test_some_groups_that_are_empty_texts_are_counted(lines: Lines) -> None:
+    path = lines([{"input": text, "completion": "a"} for text in ("", "x", "")])
+    assert load([str(path)]).notes == (
+        "column 'input' holds empty texts in 2 of 3 samples: those of a step are one group (--group)",
+    )
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json"])
@@ -244,6 +371,17 @@ def test_missing_columns_are_named_with_what_is_there(lines: Lines) -> None:
         load([wide])
     with pytest.raises(InputError, match=r"There is only$"):
         load([str(lines([{"only": 1}]))])
+    for names, meant in (
+        (("Prompt", "Completion"), "Completion"),
+        (("prompt", "completions"), "completions"),
+        (("Prompt", "completion"), "Prompt"),
+        (("prompt", "modelOutput"), "modelOutput"),
+    ):
+        with pytest.raises(InputError, match=rf"--(text|group) \(did you mean '{meant}'\?\)\. There are"):
+            load([str(lines([dict.fromkeys(names, "a")]))])
+    # Data sets have their own solutions in `solution`: these are nobody's samples.
+    with pytest.raises(InputError, match=r"hold the text; name it .*There are problem, solution$"):
+        load([str(lines([{"problem": "p", "solution": "s"}]))])
 
 
 @pytest.mark.parametrize(
@@ -262,14 +400,22 @@ def test_verdicts_and_steps_that_are_none(lines: Lines, row: dict[str, Any], mes
 
 
 def test_lists_of_texts_are_no_completions(lines: Lines) -> None:
-    path = lines([{"prompt": "p", "completion": ["a", "b"]}, {"prompt": "q", "completion": ["c", "d"]}])
-    with pytest.raises(InputError, match="holds lists of texts, expected one completion a row"):
-        load([str(path)])
+    # One row is enough: others may have one completion, or none.
+    for cells in ([["a", "b"], ["c", "d"]], [["a"], "b", None, ["c", "d", None]]):
+        path = lines([{"prompt": "p", "completion": cell} for cell in cells])
+        with pytest.raises(
+            InputError, match=r"column 'completion', row [14] holds [23] texts, expected one completion a row"
+        ):
+            load([str(path)])
 
 
 def test_a_group_that_is_empty_throughout(lines: Lines) -> None:
     with pytest.raises(InputError, match="column 'prompt' is empty throughout"):
         load([str(lines([{"prompt": None, "completion": "a"}]))])
+    # It is the steps that are missing, not the groups.
+    rows = [{"prompt": "p", "completion": "a"}, {"prompt": None, "completion": "b", "step": 1}]
+    with pytest.raises(InputError, match=r"both a group \(column 'prompt'\) and a step \(column 'step'\)"):
+        load([str(lines(rows))])
 
 
 def test_nothing_is_evaluated(tmp_path: Path, lines: Lines) -> None:

@@ -84,10 +84,11 @@ def test_steps(call: Call, lines: Callable[..., Path], tmp_path: Path) -> None:
             for i in range(4)
         ]
         lines(rows, f"{step}.jsonl")
-    out = call(tmp_path, "--out", tmp_path / "x.csv", "--plot", tmp_path / "x.html")
+    (tmp_path / "out").mkdir()
+    out = call(tmp_path, "--out", tmp_path / "out" / "x.csv", "--plot", tmp_path / "x.html")
     assert "36 samples in 9 groups of 4 at 3 steps, from 3 file(s): verl's generations" in out
     assert "group: input within step" in out and "at step 1" in out and "at step 3" in out and "at step 2" not in out
-    averages = pd.read_csv(tmp_path / "x.csv")
+    averages = pd.read_csv(tmp_path / "out" / "x.csv")
     assert list(averages.columns) == ["step", "measure", "mean", "low", "high", "groups"]
     assert sorted(averages["step"].unique()) == [1, 2, 3]
     assert "at step" not in call(tmp_path / "?.jsonl", "--step", "none")
@@ -108,6 +109,49 @@ def test_mistakes(call: Call, path: Path, tmp_path: Path) -> None:
     (tmp_path / "there.csv").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*there\.csv.*; choose another file"):
         call(path, "--out", tmp_path / "there.csv")
+
+
+def test_what_is_measured_is_not_written_over(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    own = folder / "own.groups.csv"
+    own.write_text("prompt,completion\np,a\n")
+    link = tmp_path / "link.csv"
+    link.symlink_to(own)
+    (tmp_path / "link.html").symlink_to(own)
+    for arguments in (
+        (own, "--out", own),
+        (own, "--out", folder / "own.csv"),  # whose groups would be written over it
+        (own, "--out", folder / ".." / "own" / "own.groups.csv"),
+        (own, "--out", link),
+        (link, "--out", own),
+        (own, "--plot", tmp_path / "link.html"),
+        (f"{folder}/*", "--out", own),
+    ):
+        with pytest.raises(InputError, match="is one of the files that are measured: choose another file"):
+            call(*arguments)
+    # A table in the folder would be measured itself the next time; a figure would not.
+    (tmp_path / "same").symlink_to(folder)
+    for place, out in ((folder, folder), (tmp_path / "same", folder), (folder, tmp_path / "same")):
+        with pytest.raises(InputError, match="lies in a folder that is measured"):
+            call(place, "--out", out / "new.csv")
+    call(folder, "--plot", folder / "new.html")
+    call(own, "--out", folder / "new.csv")
+    assert own.read_text() == "prompt,completion\np,a\n"
+    # TRL's own folder: what lies in its completions is measured.
+    (tmp_path / "trl" / "completions").mkdir(parents=True)
+    own.rename(tmp_path / "trl" / "completions" / "x.csv")
+    for name in ("new.csv", "completions/new.csv"):
+        with pytest.raises(InputError, match="lies in a folder that is measured"):
+            call(tmp_path / "trl", "--out", tmp_path / "trl" / name)
+
+
+def test_places_that_the_system_refuses(call: Call, path: Path, tmp_path: Path) -> None:
+    for arguments in (("--out", "~nouser-of-that-name/x.csv"), ("--plot", tmp_path / ("x" * 300) / "x.html")):
+        with pytest.raises(InputError, match="cannot be written"):
+            call(path, *arguments)
+    with pytest.raises(InputError, match=r"cannot write .*File name too long"):
+        call(path, "--out", tmp_path / ("x" * 250 + ".csv"))
 
 
 def test_hostile_names(call: Call, lines: Callable[..., Path], tmp_path: Path) -> None:
