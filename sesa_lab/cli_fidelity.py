@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sesa_lab.cli_settings import add_settings, config_of, options_of
 from sesa_lab.config import Config
 from sesa_lab.environments.pool import ALL, SPLITS
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, writing
 from sesa_lab.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ TEXT = (
     " and what the sketch changes, with 95 %% bootstrap intervals over tasks."
 )
 NAMES = (
-    "environment", "options", "policy", "split", "way", "temperature", "tasks", "sketches", "samples", "seed",
+    "environment", "options", "policy", "split", "way", "temperature", "max_tokens", "sketch_tokens", "tasks", "sketches", "samples",
+    "seed",
 )  # fmt: skip
 """Columns that say which comparison a row of the CSV file is of."""
+_REMEDY = "name a file in a folder that can be written to"
 COLUMNS = (*NAMES, "arm", "measure", "mean", "low", "high", "n")
 
 
@@ -85,17 +87,19 @@ def run(chosen: argparse.Namespace) -> None:
     for part in (table[list(ARMS)], table.drop(columns=list(ARMS))):
         print(f"{part[(part != '').any(axis=1)].to_string()}\n")
     print(reading(estimates))
-    if out:
-        write_atomic(out, found.samples.to_parquet)
-        print(f"{len(found.samples)} solutions in {out}")
     rows = estimates.assign(**_names(chosen, config))[list(COLUMNS)]
     if csv:
         _add(csv, there, rows)
+    if out:
+        with writing(out, _REMEDY):
+            write_atomic(out, found.samples.to_parquet)
+        print(f"{len(found.samples)} solutions in {out}")
     if figure:
         from sesa_lab.plots.fidelity import following
 
         page = following(rows, caption=_caption(rows)).to_html(include_plotlyjs=True)
-        write_atomic(figure, lambda file: file.write(page.encode()))
+        with writing(figure, _REMEDY):
+            write_atomic(figure, lambda file: file.write(page.encode()))
 
 
 def _names(chosen: argparse.Namespace, config: Config) -> dict[str, Any]:
@@ -106,6 +110,8 @@ def _names(chosen: argparse.Namespace, config: Config) -> dict[str, Any]:
         "policy": Path(chosen.run_folder).name if chosen.run_folder else Path(config.policy.model).name + adapter,
         "split": chosen.split or "",
         "temperature": config.evaluation.eval_temperature or config.sampler.temperature,
+        "max_tokens": config.sampler.max_tokens,
+        "sketch_tokens": config.sampler.sketch_tokens,
         "seed": config.run.seed,
         **{name: getattr(chosen, name) for name in ("way", "tasks", "sketches", "samples")},
     }
@@ -122,7 +128,10 @@ def _there(csv: Path) -> pd.DataFrame | None:
     if not csv.exists():
         return None
     try:
-        found = pd.read_csv(csv, keep_default_na=False, na_values={n: [""] for n in ("mean", "low", "high")})
+        # Names are texts: a policy called 007 is not the number 7.
+        kept: dict[str, Any] = dict.fromkeys((*NAMES, "arm", "measure"), str)
+        missing = {n: [""] for n in ("mean", "low", "high")}
+        found = pd.read_csv(csv, keep_default_na=False, na_values=missing, dtype=kept)
     except (ValueError, OSError) as error:
         raise InputError(f"--csv {csv} cannot be read: {error}; choose another file") from error
     if list(found.columns) != list(COLUMNS):
@@ -138,9 +147,10 @@ def _add(csv: Path, there: pd.DataFrame | None, rows: pd.DataFrame) -> None:
 
     rows, names = rows.round(4), list(NAMES)
     if there is not None:
-        same = there[names].astype(str).apply(tuple, axis=1) == tuple(str(rows[name].iloc[0]) for name in names)
+        same = (there[names] == [str(rows[name].iloc[0]) for name in names]).all(axis=1)
         rows = pd.concat([there[~same], rows], ignore_index=True)
-    write_atomic(csv, lambda file: file.write(rows.to_csv(index=False).encode()))
+    with writing(csv, _REMEDY):
+        write_atomic(csv, lambda file: file.write(rows.to_csv(index=False).encode()))
 
 
 def _caption(rows: pd.DataFrame) -> str:
@@ -159,6 +169,7 @@ def _place(chosen: argparse.Namespace, name: str) -> Path | None:
     path = Path(value)
     if path.suffix != suffix:
         raise InputError(f"--{name} {value}: expected a file that ends in {suffix}")
-    if not path.parent.is_dir():
-        raise InputError(f"--{name} {value} cannot be written: there is no folder {path.parent}")
+    if not path.parent.is_dir() or path.is_dir():
+        why = f"there is no folder {path.parent}" if not path.parent.is_dir() else "it is a folder"
+        raise InputError(f"--{name} {value} cannot be written: {why}")
     return path

@@ -108,3 +108,30 @@ def test_a_file_of_something_else_is_left_as_it_is(
     with pytest.raises(InputError, match=named):
         call(f"{ASKED} --csv {shlex.quote(str(csv))}")
     assert csv.read_text() == content and not asked
+
+
+def test_names_that_look_like_numbers_stay_names(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    place = shlex.quote(str(tmp_path / "x.csv"))
+    for _ in range(2):
+        call(f"--environment countdown --policy 007 --csv {place}")
+    kept = pd.read_csv(tmp_path / "x.csv", dtype=str)
+    assert set(kept["policy"]) == {"007"}
+    assert not kept.duplicated(["policy", "arm", "measure"]).any(), "the first was replaced"
+    call(f"--environment countdown --policy 007 --max-tokens 9 --csv {place}")
+    assert len(pd.read_csv(tmp_path / "x.csv")) == 2 * len(kept), "another length is another comparison"
+
+
+def test_a_csv_of_a_header_alone_is_added_to(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(",".join(cli_fidelity.COLUMNS) + "\n")
+    call(f"{ASKED} --csv {shlex.quote(str(tmp_path / 'x.csv'))}")
+    assert len(pd.read_csv(tmp_path / "x.csv")) > 0
+
+
+@pytest.mark.parametrize(("option", "suffix"), [("out", ".parquet"), ("csv", ".csv"), ("figure", ".html")])
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_drawn(
+    asked: list[tuple[Any, ...]], tmp_path: Path, option: str, suffix: str
+) -> None:
+    (tmp_path / f"x{suffix}").mkdir()
+    with pytest.raises(InputError, match="it is a folder"):
+        call(f"{ASKED} --{option} {shlex.quote(str(tmp_path / f'x{suffix}'))}")
+    assert not asked

@@ -181,10 +181,10 @@ def _plan(drafted: Sequence[Sequence[Sketch]], methods: Methods, seed: int) -> d
 
 
 def swapped(labels: Sequence[Any], generator: np.random.Generator) -> list[int | None]:
-    """For each item another one of another label: a random permutation without fixed labels, of as many items as possible.
+    """For each item another one of another label, each given once, for as many items as possible.
 
     Items stand label by label, labels and items in random order, and each takes the place that lies one largest label further
-    on. Where one label has more than half of the items, as many of them as there are others take part, chosen at random.
+    on: a rotation, not a uniform draw of all ways (of ``aabbcd``, c never gets d). Where one label has more than half of the items, as many of them as there are others take part, chosen at random.
 
     Args:
         labels: hashable, one an item.

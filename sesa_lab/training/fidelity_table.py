@@ -125,7 +125,11 @@ def reading(estimates: pd.DataFrame) -> str:
     foreign = at["foreign", "readable"]
     told.append(
         f"With a sketch of another task {_share(foreign)} of the solutions can be read"
-        + (f", and {_share(at['foreign', 'follows'])} of these follow it." if foreign.mean > 0 else ".")
+        + (
+            "."
+            if math.isnan(at["foreign", "follows"].mean)
+            else f"; {_share(at['foreign', 'follows'])} follow it, of those whose sketch can be read too."
+        )
     )
     gain = at["own - none", "success"]
     told.append(

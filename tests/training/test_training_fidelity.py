@@ -282,7 +282,7 @@ def test_swapped_leaves_no_label_in_place_and_out_as_few_as_possible(labels: str
         assert {k for k, other in enumerate(found) if other is not None} == set(taken), "among themselves"
 
 
-def test_swapped_may_give_any_counterpart() -> None:
+def test_swapped_may_give_any_counterpart_where_labels_differ() -> None:
     """Four labels: each of the others about as often, 1/3; 3,000 draws, 4 standard errors."""
     given = Counter(swapped(list("abcd"), np.random.default_rng(seed))[0] for seed in range(3000))
     assert set(given) == {1, 2, 3} and all(abs(n / 3000 - 1 / 3) < 4 * math.sqrt(2 / 9 / 3000) for n in given.values())
@@ -350,3 +350,18 @@ def test_what_cannot_be_compared_is_refused(model: str, changes: dict[str, Any],
     config = settings(model, asked.pop("environment", "colours"), **sampler)
     with pytest.raises(InputError, match=named):
         compare(config, None, **asked)
+
+
+def test_what_no_foreign_sketch_can_tell_is_left_out_of_the_words() -> None:
+    measures = ("readable", "follows", "chance", "excess", "follows_solving", "stubborn", "success", "paraphrase_texts")
+    rows = [
+        {"arm": arm, "measure": name, "mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+        for arm in ("own", "swapped", "foreign", "none", "own - swapped", "own - none")
+        for name in (*measures, "effect")
+    ]
+    known = pd.DataFrame(rows)
+    assert "50 % [40 to 60] follow it, of those whose sketch can be read too" in reading(known)
+    unknown = known.copy()
+    unknown.loc[(known["arm"] == "foreign") & (known["measure"] == "follows"), ["mean", "low", "high"]] = float("nan")
+    assert "nan" not in reading(unknown)
+    assert "With a sketch of another task 50 % [40 to 60] of the solutions can be read." in reading(unknown)
