@@ -18,6 +18,8 @@ from sesa_lab.experiments import collapse_lab, collapse_tables, collapse_tuning,
 from sesa_lab.experiments import path_exploration as path
 from sesa_lab.experiments.jobs import execute
 from sesa_lab.plots import collapse as plot
+from sesa_lab.reports.run_notebooks import defaults
+from sesa_lab.reports.run_notebooks import execute as run_notebook
 from sesa_lab.training.loop import train
 
 NOVELTY = {"update": {"repeats": "zero"}}
@@ -343,3 +345,32 @@ def test_what_switching_gained_by_hand() -> None:
     assert "raised in 2 of 2 runs" in told
     one = collapse_lab.conclusion(rows[rows["seed"] == 0])
     assert "more" not in one and "of one seed" in one
+
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "09_collapse_lab.ipynb"
+
+
+def test_the_notebooks_table_is_there_and_whole() -> None:
+    """86 runs, those of the stage; none of a tuning seed."""
+    known = defaults(NOTEBOOK)
+    rows = pd.read_csv((NOTEBOOK.parent / known["results"]).resolve())
+    jobs = collapse_lab.detector(Path("runs"), collapse_lab.SEEDS, collapse_lab.STEPS)
+    expected = [(job.folder.parent.name, job.arm, job.seed) for job in jobs]
+    assert list(rows[["task", "arm", "seed"]].itertuples(index=False, name=None)) == expected
+    found = collapse_lab.detection(rows).loc["all"]
+    assert found["collapsed"] >= 20 and found["healthy"] >= 20
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    small = {
+        "seeds": [0],
+        "steps": 6,
+        "more": 2,
+        "policies": ["countdown-habit"],
+        "tasks": 2,
+        "runs": str(tmp_path / "runs"),
+    }
+    out = run_notebook(NOTEBOOK, tmp_path / "out.ipynb", small)
+    said = out.read_text()
+    assert "Signals of collapse" in said and "as before" in said and "changes coverage by" in said
