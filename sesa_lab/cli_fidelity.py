@@ -22,8 +22,8 @@ TEXT = (
     " and what the sketch changes, with 95 %% bootstrap intervals over tasks."
 )
 NAMES = (
-    "environment", "options", "policy", "split", "way", "temperature", "max_tokens", "sketch_tokens", "tasks", "sketches", "samples",
-    "seed",
+    "environment", "options", "policy", "split", "way", "temperature", "max_tokens", "sketch_tokens", "tasks", "sketches",
+    "samples", "seed",
 )  # fmt: skip
 """Columns that say which comparison a row of the CSV file is of."""
 _REMEDY = "name a file in a folder that can be written to"

@@ -37,6 +37,19 @@ FORBIDDEN = {
     "statistics": {"training", "engines", "samplers", "policies", "runs"},
     "plots": {"training", "engines", "samplers", "policies"},
     "reports": {"training", "engines", "samplers", "policies"},
+    "live": {"reports", "experiments"},
+    "playground": {"environments", "engines", "samplers", "policies", "reports", "experiments"},
+    "widgets": {
+        "training",
+        "engines",
+        "samplers",
+        "policies",
+        "torch",
+        "transformers",
+        "plots",
+        "reports",
+        "experiments",
+    },
 }
 
 

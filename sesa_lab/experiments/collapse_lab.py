@@ -150,8 +150,8 @@ SWITCHES: dict[str, Sections] = {
     "switch to sequential + novelty": path.named(path.BEST)[0].changes,
 }
 """What plain parallel sampling goes on with after the alarm: at the learning rate that was searched for the rule, from the base.
-The control pays for novelty and draws as before; it has two more rates, that of the sequential rule and the run's own, and so its best
-chance: what suits a base need not suit a policy, and an optimiser, in collapse."""
+The control pays for novelty and draws as before; it has two more rates, that of the sequential rule and the run's own, and so its
+best chance: what suits a base need not suit a policy, and an optimiser, in collapse."""
 
 FROM_START = {"novelty from the start": "parallel-zero-none", "sequential + novelty from the start": path.BEST}
 """The same rules without a collapse before them."""

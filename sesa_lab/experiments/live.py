@@ -47,6 +47,8 @@ class LiveCurves:
         if self.handle is None:
             self.handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
+            # JupyterLab's renderer leaves a figure that is drawn already as it is: something else must come in between.
+            self.handle.update({"text/html": f"<div style='height: {figure.layout.height}px'></div>"}, raw=True)
             self.handle.update(bundle, raw=True)
 
 

@@ -184,7 +184,8 @@ def swapped(labels: Sequence[Any], generator: np.random.Generator) -> list[int |
     """For each item another one of another label, each given once, for as many items as possible.
 
     Items stand label by label, labels and items in random order, and each takes the place that lies one largest label further
-    on: a rotation, not a uniform draw of all ways (of ``aabbcd``, c never gets d). Where one label has more than half of the items, as many of them as there are others take part, chosen at random.
+    on: a rotation, not a uniform draw of all ways (of ``aabbcd``, c never gets d). Where one label has more than half of the
+    items, as many of them as there are others take part, chosen at random.
 
     Args:
         labels: hashable, one an item.

@@ -398,7 +398,12 @@ def _take_steps(
         if records is not None and (last or kept or number % run.checkpoint_every == 0):
             records.writer.commit(number, trainer.save)
         if records is not None and progress is not None:
-            progress(number, metrics)
+            try:
+                progress(number, metrics)
+            except BaseException:  # whoever looks on ends the run here: the step is done, and is kept
+                if records.writer.step < number:
+                    records.writer.commit(number, trainer.save)
+                raise
 
 
 def _answer(trainer: Trainer, records: _Records | None, number: int) -> bool:

@@ -1,0 +1,194 @@
+"""The panel of a live run: progress, remaining time, curves and buttons.
+
+The curves are a plain figure under a display id, below the widgets, not a widget: what is left in a saved notebook is the last
+state drawn, and it reopens without a kernel. After the page was reloaded nothing reaches that figure any more, while widgets are
+restored and go on: the button "Curves here" draws it anew inside the panel.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import display
+from tqdm import tqdm
+
+from sesa_lab.errors import InputError
+from sesa_lab.live.figure import curves, sendable
+from sesa_lab.live.state import OURS, RESUMABLE, State, Watcher
+from sesa_lab.plots import theme
+
+MIME = "application/vnd.plotly.v1+json"
+LOOK_SECONDS = 1.0
+DRAW_SECONDS = 2.0
+"""At least, between two drawings of the curves while the run goes on."""
+COLOURS = {"finished": "success", "failed": "danger", "killed": "danger", "paused": "warning", "stopped": "warning"}
+WORDS = {
+    "starting": "starting: policy and engine are being read",
+    "running": "running",
+    "pausing": "running; pauses after this step",
+    "paused": "paused; its process keeps its memory",
+    "stopping": "running; stops after this step",
+    "stopped": "stopped",
+    "finished": "finished",
+    "failed": "failed",
+    "killed": "its process is gone without a word: killed, or out of memory",
+    "foreign": "trained by a process that no panel started: it can be watched here, and paused or stopped only where it runs",
+    "unseen": "trained on another machine when last heard of, which cannot be seen from here",
+    "idle": "not finished, and nobody trains it",
+}
+
+
+class Panel:
+    """One for a run in a kernel, shown as often as you like."""
+
+    def __init__(self, watcher: Watcher, actions: Mapping[str, Callable[[], None]]) -> None:
+        """``actions``: what the buttons ``Pause``, ``Stop`` and ``Resume`` do; an ``InputError`` of theirs is shown."""
+        self.watcher = watcher
+        self.head, self.text, self.note, self.refusal = (widgets.HTML() for _ in range(4))
+        self.bar = widgets.IntProgress(layout={"width": "420px"})
+        self.buttons = {name: widgets.Button(description=name) for name in actions}
+        for name, action in actions.items():
+            self.buttons[name].on_click(self._answer(action))
+        self.here = widgets.ToggleButton(
+            description="Curves here", tooltip="Where the figure below stands still, since the page was reloaded"
+        )
+        self.here.observe(lambda change: self.refresh(anew=True), "value")
+        self.inner = widgets.Output()
+        rows = [widgets.HBox([self.bar, self.text]), widgets.HBox([*self.buttons.values(), self.here])]
+        self.box = widgets.VBox([self.head, *rows, self.refusal, self.note, self.inner])
+        self.finished = False
+        self._handles: list[Any] = []
+        self._drawn: tuple[int, ...] = ()  # rows of the tables that the curves were drawn from
+        self._drawn_at = 0.0
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def show(self) -> None:
+        """Display it, and keep it up to date until the run is finished or the panel is closed."""
+        self.refresh()
+        display(self.box)  # type: ignore[no-untyped-call]
+        bundle = self._bundle() or {"text/plain": ""}
+        handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        if handle is not None:  # None outside of IPython
+            self._handles.append(handle)
+        if self._thread is None or not self._thread.is_alive():
+            self._closed.clear()
+            self._thread = threading.Thread(target=self._follow, name="sesa-lab-panel", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Take the widgets away and stop looking; the training and the last curves stay."""
+        self._closed.set()
+        self.box.close()
+
+    def refresh(self, anew: bool = False) -> None:
+        """Bring widgets and curves up to date; ``anew``: draw the curves whether there is news or not."""
+        with self._lock:
+            try:
+                state = self.watcher.look()
+            except InputError as error:  # damaged, or removed this moment; it is looked at again
+                self.note.value = f"<b>{escape(error, 2000)}</b>"
+                return
+            self.finished = state.name == "finished"
+            self._write(state)
+            run = self.watcher.run
+            rows = (len(run.steps), len(run.evaluations)) if run is not None else ()
+            due = state.ended or time.monotonic() - self._drawn_at > DRAW_SECONDS
+            if anew or (rows != self._drawn and due):
+                self._drawn, self._drawn_at = rows, time.monotonic()
+                self._draw()
+
+    def _follow(self) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            self.refresh()
+            if self.finished:
+                return
+
+    def _write(self, state: State) -> None:
+        path = self.watcher.folder.run
+        who = f", process {state.pid}" if state.pid is not None and not state.ended else ""
+        machine = f" ({escape(state.host)})" if state.host else ""
+        self.head.value = (
+            f"<b>{escape(path.name)}</b>: {WORDS[state.name]}{machine}{who}"
+            f"<br><small>{escape(path, 400)}; log: {escape(self.watcher.folder.log, 400)}</small>"
+        )
+        self.bar.max, self.bar.value = max(1, state.steps), state.step
+        self.bar.bar_style = COLOURS.get(state.name, "")
+        self.text.value = f"step {state.step} of {state.steps}{_remaining(state)}"
+        self.buttons["Pause"].disabled = state.name not in ("starting", "running")
+        self.buttons["Stop"].disabled = state.name not in OURS or state.name == "stopping"
+        self.buttons["Resume"].disabled = state.name not in RESUMABLE
+        self.note.value = self._note(state)
+
+    def _note(self, state: State) -> str:
+        """Why it ended, and where it would go on."""
+        if not state.ended or state.name == "finished":
+            return ""
+        if state.name not in ("failed", "killed"):
+            return f"<small>{self._goes_on()}</small>"
+        lines = [f"<b>{escape(state.cause, 2000)}</b>" if state.name == "failed" else "The last lines of its log:"]
+        trace = state.trace if state.name == "failed" else state.cause
+        if trace and not state.mistake:
+            lines.append(f"<pre style='white-space: pre-wrap; line-height: 1.2'>{_lines(trace)}</pre>")
+        return "<br>".join([*lines, f"<small>{self._goes_on()}</small>"])
+
+    def _goes_on(self) -> str:
+        run = self.watcher.run
+        if run is None or not run.checkpoints:
+            return "Resume begins at the start."
+        return f"Resume goes on from the checkpoint of step {run.checkpoints[-1][0]}."
+
+    def _answer(self, action: Callable[[], None]) -> Callable[[Any], None]:
+        def clicked(button: Any) -> None:
+            try:
+                action()
+                self.refusal.value = ""
+            except InputError as error:
+                self.refusal.value = f"<b>{escape(error, 2000)}</b>"
+            self.refresh()
+
+        return clicked
+
+    def _bundle(self) -> dict[str, Any] | None:
+        """The curves as what a notebook stores; None: there is nothing to draw yet."""
+        run = self.watcher.run
+        if run is None or not (len(run.steps) or len(run.evaluations)):
+            return None
+        # As a raw bundle: a figure given to display() shows itself anew each time, whatever the display id.
+        return {MIME: json.loads(curves(run).to_json())}
+
+    def _draw(self) -> None:
+        bundle = self._bundle()
+        if bundle is None:
+            return
+        height = bundle[MIME]["layout"]["height"]
+        for handle in self._handles:
+            # JupyterLab's plotly renderer leaves a figure that it has drawn as it is, whatever comes: something else must come
+            # between. As high, so that the page does not jump.
+            handle.update({"text/html": f"<div style='height: {height}px'></div>"}, raw=True)
+            handle.update(bundle, raw=True)
+        shown = self.here.value
+        self.inner.outputs = ({"output_type": "display_data", "data": bundle, "metadata": {}},) if shown else ()
+
+
+def _remaining(state: State) -> str:
+    if state.remaining is None:
+        return ""
+    words = f"{tqdm.format_interval(state.remaining)} left"
+    return f", {words}" if state.name != "paused" else f", {words} once it goes on"
+
+
+def escape(value: object, limit: int = 80) -> str:
+    """Text for a page: one harmless line."""
+    return theme.escape(sendable(value), limit)
+
+
+def _lines(text: str) -> str:
+    """Several lines for a page, each harmless; control characters shown as a dot."""
+    return "\n".join(escape(line, 400) for line in text.splitlines())

@@ -1,0 +1,212 @@
+"""The panel: controls, and below them what they change. A moved slider computes the step anew; nothing is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from sesa_lab.config import UpdateConfig
+from sesa_lab.playground import figures
+from sesa_lab.playground.compute import Result, Rule, compare, compute, rule
+from sesa_lab.playground.stored import Step, read
+from sesa_lab.plots.theme import escape
+from sesa_lab.runs.load import Run
+from sesa_lab.widgets.tokens import find
+
+_MIMETYPE = "application/vnd.plotly.v1+json"
+_FIELDS = {field.name: field for field in dataclasses.fields(UpdateConfig)}
+_UPDATE = (
+    "loss", "correction", "conditioning", "repeats", "advantage", "clip_low", "clip_high", "truncation", "kl_coef", "kl_estimator",
+)  # fmt: skip
+_ALL = -1  # of a dropdown None means that nothing is chosen
+_ROWS = (
+    ("group", "measure", "conditioning", "second"),
+    ("correction", "loss", "repeats", "advantage"),
+    ("clip_low", "clip_high", "truncation"),
+    ("shift", "moved"),
+    ("kl_coef", "kl_estimator", "drift"),
+)
+_LEFT_OUT = (
+    "<b>What no slider can show.</b> <i>Temperature:</i> stored log-probs are of the distribution at this run's temperature,"
+    " {temperature:g}; what they would be at another depends on the logits of all tokens, not on that of the drawn one: draw or"
+    " rescore at that temperature. <i>KL:</i> the frozen base's log-probs are not stored; <i>drift</i> says how far log p is above"
+    " them, alike for all tokens (0 is exact at the first step of a fresh adapter). <i>Entropy bonus, the sketches' own loss,"
+    " minibatches:</i> not in this loss; the whole step is one optimiser step. <i>Trained under:</i> only contexts whose log-probs"
+    " the run stored."
+)
+
+
+class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not annotated
+    """One stored step under every loss and correction.
+
+    The controls begin at the run's own settings. A live panel is gone from an exported notebook: end a cell with
+    ``playground.figure().show()`` (or ``comparison()``, ``strips()``) to keep what it shows.
+
+    Attributes:
+        step: the stored step.
+        controls: the controls by the name of what they set.
+        result: what the present settings make of the step.
+    """
+
+    def __init__(self, run: Run | str | Path, step: int | None = None, tokenizer: str | Path | None = None) -> None:
+        """Read the step, compute and draw.
+
+        Args:
+            run: a run, or its folder.
+            step: None: the last one stored.
+            tokenizer: a folder with a ``tokenizer.json``, or that file; None: that of the run's model where this machine has it,
+                else token ids are shown.
+
+        Raises:
+            InputError: no run there, no such step (the message says which there are), no tokenizer there.
+        """
+        self.step: Step = read(run, step)
+        self.controls = _controls(self.step)
+        self.result: Result = compute(self.step, self.rule)
+        speller = find(self.step.run, tokenizer)
+        self._words: figures.Words | None = speller.pieces if speller is not None else None
+        self._lock = (
+            threading.RLock()
+        )  # callbacks may come from a thread of their own, beside a cell that sets a control
+        self._said = widgets.HTML()
+        self._areas = {name: widgets.Output() for name in ("figure", "comparison", "strips")}
+        rows = [
+            widgets.HBox([self.controls[name] for name in names], layout={"flex_flow": "row wrap"}) for names in _ROWS
+        ]
+        notes = widgets.HTML(_LEFT_OUT.format(temperature=self.step.config.sampler.temperature))
+        super().__init__([*rows, self._said, *self._areas.values(), notes])
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        self._changed(None)
+
+    @property
+    def rule(self) -> Rule:
+        """The present settings."""
+        values = {name: control.value for name, control in self.controls.items()}
+        moved = None if values["moved"] == _ALL else (values["group"], values["moved"])
+        return rule(self.step, values["shift"], moved, values["drift"], **{name: values[name] for name in _UPDATE})
+
+    def figure(self) -> go.Figure:
+        """The chosen group's candidates under the present settings."""
+        return figures.candidates(self.result, *self._chosen)
+
+    def comparison(self) -> go.Figure:
+        """The chosen group under every correction, the other settings as they are."""
+        found = compare(self.step, self.result.rule)
+        group, second = self._chosen
+        return figures.corrections(found, group, self.controls["measure"].value, second)
+
+    def strips(self) -> go.Figure:
+        """The chosen group's tokens under the present settings."""
+        return figures.tokens(self.result, *self._chosen, self._words, self.controls["measure"].value)
+
+    @property
+    def _chosen(self) -> tuple[int, bool]:
+        return self.controls["group"].value, self.controls["second"].value
+
+    def _changed(self, _: Any) -> None:
+        """Compute and draw anew."""
+        with self._lock:
+            self._fit()
+            self.result = compute(self.step, self.rule)
+            self._said.value = _said(self.result)
+            for name, area in self._areas.items():
+                # Set, not captured: what a cell prints meanwhile cannot get in.
+                data = {_MIMETYPE: json.loads(getattr(self, name)().to_json())}
+                area.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+
+    def _fit(self) -> None:
+        """What other controls have to follow: candidates of the group, the second likelihood, what needs a KL penalty."""
+        group, moved, second = (self.controls[name] for name in ("group", "moved", "second"))
+        here = [member.index for member in self.step.members if member.group == group.value]
+        options = (("all candidates", _ALL), *((f"candidate {index}", index) for index in here))
+        if moved.options != options:
+            moved.options = options  # and so "all"
+        second.disabled = "+" not in self.controls["conditioning"].value
+        if second.disabled:
+            second.value = False
+        for name in ("kl_estimator", "drift"):
+            self.controls[name].disabled = self.controls["kl_coef"].value == 0
+
+
+def _controls(step: Step) -> dict[str, Any]:
+    own = step.config.update
+    choices = {
+        name: list(_FIELDS[name].metadata["choices"]) for name in ("loss", "correction", "advantage", "kl_estimator")
+    }
+    choices |= {"conditioning": step.conditionings, "repeats": step.repeats}
+    names = {"conditioning": "trained under", "kl_estimator": "KL estimator"}
+    tasks = {member.group: member.task for member in step.members}
+    controls: dict[str, Any] = {
+        name: _dropdown(names.get(name, name), values, getattr(own, name), _FIELDS[name].metadata["text"])
+        for name, values in choices.items()
+    }
+    controls["group"] = _dropdown("group", [(f"{g} (task {tasks[g]})", g) for g in step.groups], step.groups[0])
+    measures = [("predicted change", "change"), ("weight", "weight")]
+    controls["measure"] = _dropdown("colour and bars", measures, "change", "what the comparison and the tokens show")
+    controls["moved"] = _dropdown("moved", [("all candidates", _ALL)], _ALL, "who has moved by that much")
+    controls["second"] = widgets.Checkbox(
+        value=False, description="show the second likelihood", indent=False, layout={"width": "220px"}
+    )
+    for name, label, start, high in (
+        ("clip_low", "clip low", own.clip_low, 1.0),
+        ("clip_high", "clip high", own.clip_high, 1.0),
+        ("kl_coef", "KL weight", own.kl_coef, 1.0),
+    ):
+        controls[name] = _slider(label, start, 0.0, high, 0.01, _FIELDS[name].metadata["text"])
+    controls["truncation"] = _slider(
+        "truncation c", own.truncation, 0.05, 5.0, 0.05, _FIELDS["truncation"].metadata["text"]
+    )
+    controls["shift"] = _slider(
+        "shift, nats a token",
+        0.0,
+        -1.0,
+        1.0,
+        0.01,
+        "how far the policy has moved since it drew; the clip acts beyond its range",
+    )
+    controls["drift"] = _slider(
+        "drift, nats a token",
+        0.0,
+        -1.0,
+        1.0,
+        0.01,
+        "how far log p when drawn is above the frozen base's (not stored: a guess)",
+    )
+    return controls
+
+
+def _dropdown(label: str, options: Any, value: Any, tooltip: str = "") -> Any:
+    return widgets.Dropdown(
+        options=options, value=value, description=label, tooltip=tooltip,
+        style={"description_width": "102px"}, layout={"width": "252px"},
+    )  # fmt: skip
+
+
+def _slider(label: str, value: float, low: float, high: float, step: float, tooltip: str) -> Any:
+    """Its range takes in the run's own value, whatever that is."""
+    return widgets.FloatSlider(
+        value=value, min=min(low, value), max=max(high, value), step=step, description=label, tooltip=tooltip,
+        continuous_update=False, readout_format=".3g",
+        style={"description_width": "130px"}, layout={"width": "345px"},
+    )  # fmt: skip
+
+
+def _said(result: Result) -> str:
+    """The loss beside the one that the run logged, and what the clip and the correction do, in one line."""
+    first = result.items[~result.items["second"]]
+    logged = "not logged" if math.isnan(result.step.loss) else f"{result.step.loss:.6g}"
+    parts = [
+        f"<b>{escape(result.step.run.label)}, step {result.step.number}</b>",
+        f"loss {result.loss:.6g} (logged under the run's own settings: {logged})",
+        f"clipped {result.tokens['clipped'].mean():.0%} of tokens",
+        f"mean importance weight {first['importance'].mean():.3g}",
+    ]
+    return "; ".join(parts)

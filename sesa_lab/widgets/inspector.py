@@ -1,0 +1,327 @@
+"""The sketch inspector: a group of a run, its sketches in drafting order, their solutions, token by token and move by move.
+
+Python holds the state and reads the run; ``inspector.js`` only draws what it is sent. Synced traits carry the choices both
+ways and the shown group to the browser; pages of long texts and copies are asked for by messages (``_ANSWERS``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import anywidget
+import traitlets as t
+
+from sesa_lab import runs
+from sesa_lab.errors import InputError, first_line, short, suggest
+from sesa_lab.runs.browse import Groups, told
+from sesa_lab.widgets import payload
+from sesa_lab.widgets.frames import Stage
+from sesa_lab.widgets.payload import Clusters, Shown
+from sesa_lab.widgets.tokens import Speller, find
+
+COLOURINGS = ("surprisal", "trained", "ratio", "plain")
+"""Of tokens: -log-prob when drawn, -log-prob under the training context, ratio of the two probabilities, none."""
+NO_TOKENIZER = (
+    "this machine has no tokenizer of the run's model: tokens are shown by number; name its folder as tokenizer=..."
+)
+_HERE = Path(__file__).parent
+
+
+class ChoiceError(InputError, t.TraitError):
+    """A choice that the run does not have. traitlets takes back what came from the page, for it is a trait's error too."""
+
+
+class _Side:
+    """One of the runs that are shown, and the group of it that is."""
+
+    def __init__(self, run: runs.Run | str | Path, tokenizer: str | Path | None) -> None:
+        self.given = tokenizer
+        self.shown: Shown | None = None
+        self.listed: dict[str, Any] = {}
+        self.speller: Speller | None = None
+        self.open(run)
+        self.stage = Stage(self.run)
+
+    def open(self, run: runs.Run | str | Path) -> None:
+        """Read the index anew."""
+        self.run = run if isinstance(run, runs.Run) else runs.load(run)
+        self.groups = Groups(self.run)
+        if self.speller is None:
+            self.speller = find(self.run, self.given)
+
+    def show(self, step: int, group: int | None, clusters: Clusters | None) -> None:
+        """Read one group; None: there is none to be shown."""
+        self.shown = None if group is None else Shown.read(self.groups, step, group)
+        self.listed = {} if self.shown is None else payload.summary(self.shown, clusters)
+
+    def compare(self, first: _Side) -> None:
+        """Say so where a task of the same number is another one here: its number means nothing across environments."""
+        if self is first or not self.listed or self.listed["prompt"] == first.listed["prompt"]:
+            return
+        ours, theirs = self.run.config.environment.options, first.run.config.environment.options
+        names = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+        other = ", ".join(f"{name} = {short(ours.get(name))}, not {short(theirs.get(name))}" for name in names)
+        self.listed["note"] = f"task {self.listed['task']} is another one in this run ({other or 'prompts differ'})"
+
+
+class SketchInspector(anywidget.AnyWidget):
+    """A run, or two side by side on the same step and task, to be looked through in JupyterLab.
+
+    Keys: left and right change the step, up and down the candidate, ``c`` copies it as JSON.
+
+    Args:
+        run: a run or its folder; read only, also while it is written (see ``refresh``).
+        other: another one, shown beside it at the same step wherever it has the same task there.
+        tokenizer: folder with the ``tokenizer.json`` of the model, where this machine does not find it by itself; one for
+            each run, or one for both.
+        clusters: labels of a group's sketches, to colour them by what they say rather than by what came of them;
+            e.g. ``lambda texts: diversity.agglomerative(diversity.embed(texts))``.
+
+    Attributes:
+        step, group: what is shown; setting one reads that group, and only that.
+        candidates: index of the chosen candidate, one a run; -1: none passes the filter.
+        colouring: of tokens, one of ``COLOURINGS``. Entropies of tokens are not stored in a run: surprisal is shown.
+        sort: one of ``payload.SORTS``.
+        filter: some of the keys of ``payload.NO_FILTER``; see ``payload.passing``.
+
+    Raises:
+        InputError: no run folder, a run without committed candidates, or a choice that the run does not have.
+    """
+
+    _esm = _HERE / "inspector.js"
+    _css = _HERE / "inspector.css"
+
+    step = t.Int().tag(sync=True)
+    group = t.Int().tag(sync=True)
+    candidates = t.List(t.Int()).tag(sync=True)
+    colouring = t.Unicode("surprisal").tag(sync=True)
+    sort = t.Unicode("drafting").tag(sync=True)
+    filter = t.Dict().tag(sync=True)
+
+    steps = t.List(t.Int()).tag(sync=True)
+    groups: t.List[Any] = t.List().tag(sync=True)
+    sides: t.List[Any] = t.List().tag(sync=True)
+    listed: t.List[Any] = t.List().tag(sync=True)
+    details: t.List[Any] = t.List().tag(sync=True)
+    replays: t.List[Any] = t.List().tag(sync=True)
+
+    _artist: ThreadPoolExecutor | None = None  # also where __init__ raised: ipywidgets closes what is thrown away
+
+    def __init__(
+        self,
+        run: runs.Run | str | Path,
+        other: runs.Run | str | Path | None = None,
+        *,
+        tokenizer: str | Path | Sequence[str | Path] | None = None,
+        clusters: Clusters | None = None,
+    ) -> None:
+        given = [run] if other is None else [run, other]
+        named = [tokenizer] * 2 if tokenizer is None or isinstance(tokenizer, (str, Path)) else list(tokenizer)
+        if len(named) < len(given):
+            raise InputError(f"tokenizer names {len(named)} folders for {len(given)} runs; expected one, or one each")
+        self._sides = [_Side(each, name) for each, name in zip(given, named, strict=False)]
+        first = self._first().table
+        if not len(first):
+            raise InputError(
+                f"{self._sides[0].run.path} has no committed candidates yet; they come with its first checkpoint"
+                f" (run.checkpoint_every = {self._sides[0].run.config.run.checkpoint_every})"
+            )
+        self._clusters = clusters
+        self._at: tuple[int, int] | None = None
+        self._artist = ThreadPoolExecutor(1, "sketch-inspector")
+        self._drawing: Future[None] | None = None
+        self._sending = RLock()
+        super().__init__()
+        self.on_msg(self._asked)
+        self._open(int(first["step"].iloc[-1]), int(first[first["step"] == first["step"].iloc[-1]]["group"].iloc[0]))
+
+    def refresh(self) -> None:
+        """Read the runs again: what was committed since is there to choose; what is shown stays."""
+        for side in self._sides:
+            side.open(side.run.path)
+        self._open(self.step, self.group)
+
+    def close(self) -> None:
+        """End the widget, and the thread that replays candidates."""
+        if self._artist is not None:
+            self._artist.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
+    @t.validate("step")
+    def _known_step(self, proposal: Any) -> int:
+        steps = self._first().steps
+        if proposal["value"] not in steps:
+            raise ChoiceError(f"step {proposal['value']} has no candidates; expected one of {told(steps)}")
+        return int(proposal["value"])
+
+    @t.validate("group")
+    def _known_group(self, proposal: Any) -> int:
+        there = self._first().at(self.step)["group"].tolist()
+        # A step of the same message is announced after this: its groups are then looked at there.
+        if proposal["value"] not in there and (self._at is None or self._at[0] == self.step):
+            raise ChoiceError(f"group {proposal['value']} is not in step {self.step}; expected one of {told(there)}")
+        return int(proposal["value"])
+
+    @t.validate("colouring", "sort")
+    def _known_word(self, proposal: Any) -> str:
+        name = proposal["trait"].name
+        words = COLOURINGS if name == "colouring" else payload.SORTS
+        if proposal["value"] not in words:
+            raise ChoiceError(f"{name} {short(proposal['value'])}; {suggest(proposal['value'], list(words))}")
+        return str(proposal["value"])
+
+    @t.validate("filter")
+    def _known_filter(self, proposal: Any) -> dict[str, Any]:
+        try:
+            return payload.check_filter(proposal["value"])
+        except InputError as error:
+            raise ChoiceError(str(error)) from error
+
+    @t.validate("candidates")
+    def _known_candidates(self, proposal: Any) -> list[int]:
+        value = list(proposal["value"])
+        sizes = [side.shown.rollouts.num_rows if side.shown is not None else 0 for side in self._sides]
+        if len(value) != len(sizes) or not all(-1 <= place < size for place, size in zip(value, sizes, strict=True)):
+            raise ChoiceError(f"candidates {value}: expected one index a run, -1 (none) or below {sizes}")
+        return value
+
+    @t.observe("step", "group")
+    def _moved(self, change: Any) -> None:
+        if self._at is None or (self.step, self.group) == self._at:
+            return
+        there = self._first().at(self.step)["group"].tolist()
+        self._open(self.step, self.group if self.group in there else int(there[0]))
+
+    @t.observe("filter", "sort")
+    def _sifted(self, change: Any) -> None:
+        if self._at is not None:
+            with self._one_message():
+                self._sift(self.candidates)
+
+    @t.observe("candidates")
+    def _chosen(self, change: Any) -> None:
+        if self._at is not None:
+            with self._one_message():
+                self._look()
+
+    @contextmanager
+    def _one_message(self) -> Iterator[None]:
+        """What the body sets goes to the page at once; a replay that is done meanwhile waits."""
+        with self._sending, self.hold_sync():
+            yield
+
+    def _first(self) -> Groups:
+        return self._sides[0].groups
+
+    def _open(self, step: int, group: int) -> None:
+        """Read one group of each run and send it in one message: whatever was shown before is replaced."""
+        there = self._first().at(step)
+        task = int(there.loc[there["group"] == group, "task"].iloc[0])
+        for side in self._sides:
+            found = group if side is self._sides[0] else side.groups.group_of(step, task)
+            side.show(step, found, self._clusters)
+        kept = self.candidates if self._at == (step, group) else [-1] * len(self._sides)
+        self._at = (step, group)
+        self._sides[-1].compare(self._sides[0])
+        with self._one_message():
+            self.steps = self._first().steps
+            with self.hold_trait_notifications():  # else the new step is announced with the old group
+                self.step, self.group = step, group
+            self.groups = [_group(row) for row in there.to_dict("records")]
+            self.sides = [_header(side, step, task) for side in self._sides]
+            self._sift(kept, anew=True)
+
+    def _sift(self, kept: list[int], anew: bool = False) -> None:
+        """List what passes the filter; of ``kept`` what is listed is chosen, else the first. ``anew``: rows were read."""
+        wanted = payload.check_filter(self.filter)
+        self.listed = [
+            [] if side.shown is None else payload.passing(side.shown, side.listed, wanted, self.sort)
+            for side in self._sides
+        ]
+        chosen = [old if old in there else (there or [-1])[0] for old, there in zip(kept, self.listed, strict=True)]
+        if chosen != self.candidates:
+            self.candidates = chosen  # which looks, by its observer
+        elif anew:
+            self._look()
+
+    def _look(self) -> None:
+        """Send the chosen candidates' first pages now, and their replays when they are drawn."""
+        self.details = [
+            {} if side.shown is None or place < 0 else payload.detail(side.shown, place, side.speller)
+            for side, place in zip(self._sides, self.candidates, strict=True)
+        ]
+        if self._drawing is not None:
+            self._drawing.cancel()
+        rows = [
+            None if side.shown is None or place < 0 else side.shown.row(place)
+            for side, place in zip(self._sides, self.candidates, strict=True)
+        ]
+        assert self._artist is not None
+        self._drawing = self._artist.submit(self._draw, self._key(), rows)
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self._at, tuple(self.candidates))
+
+    def _draw(self, key: tuple[Any, ...], rows: list[dict[str, Any] | None]) -> None:
+        """In a thread: a task far down the list of an environment may take seconds to make."""
+        drawn: list[dict[str, Any]] = []
+        try:
+            for side, row in zip(self._sides, rows, strict=True):
+                place = {} if row is None else {name: row[name] for name in ("step", "group", "index")}
+                drawn.append(place)
+                place |= {} if row is None else side.stage.replay(row)
+        except Exception as error:  # a bug of ours: told in the page too, since nobody sees this thread's
+            drawn[-1] |= {"frames": [], "note": f"the replay failed: {type(error).__name__}: {first_line(error)}"}
+            raise
+        finally:
+            with self._sending:
+                if key == self._key():
+                    self.replays = drawn + [{}] * (len(rows) - len(drawn))
+
+    def _asked(self, _: Any, content: Mapping[str, Any], buffers: Any) -> None:
+        """A message of the page: ``{"kind", "side", ...}``; what cannot be answered any more is left unanswered."""
+        answer = _ANSWERS.get(content.get("kind", ""))
+        number = content.get("side")
+        if answer is None or not isinstance(number, int) or not 0 <= number < len(self._sides):
+            return
+        side, place = self._sides[number], self.candidates[number]
+        if side.shown is not None and place >= 0:
+            self.send({"kind": content["kind"], "side": number, "candidate": place} | answer(side, place, content))
+
+
+def _more(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The next page of a text or of tokens."""
+    assert side.shown is not None
+    start = max(0, int(content["start"]))
+    if content["what"] == "text":
+        return {"what": "text", "page": payload.text_page(side.shown, place, start)}
+    return {"what": "tokens", "page": payload.token_page(side.shown, place, start, side.speller)}
+
+
+def _copy(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is stored of the candidate."""
+    assert side.shown is not None
+    return {"text": payload.whole(side.shown, place, side.run.label)}
+
+
+# What the page may ask for by message. Another one, such as a sketch that was edited and is to be expanded again, is a
+# function here and a button in inspector.js.
+_ANSWERS: dict[str, Callable[[_Side, int, Mapping[str, Any]], dict[str, Any]]] = {"more": _more, "copy": _copy}
+
+
+def _header(side: _Side, step: int, task: int) -> dict[str, Any]:
+    """What is shown of a run: its name, and its group or why there is none."""
+    head = {"run": side.run.label, "environment": side.run.config.environment.name, **side.listed}
+    head["sampler"] = side.run.config.sampler.name
+    head["tokens_note"] = "" if side.speller is not None else NO_TOKENIZER
+    head["missing"] = "" if side.listed else f"this run has no group with task {task} at step {step}"
+    return head
+
+
+def _group(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: int(row[name]) for name in ("group", "task", "candidates", "solved")}
