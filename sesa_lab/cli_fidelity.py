@@ -49,9 +49,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", metavar="FILE", help="keep every solution in this .parquet file")
     command.add_argument(
-        "--csv", metavar="FILE", help="add the estimates to this .csv file; those of the same comparison are replaced"
+        "--csv",
+        metavar="FILE",
+        help="add the estimates to this .csv file; those of the same comparison are replaced (default: none)",
     )
-    command.add_argument("--figure", metavar="FILE", help="draw the estimates into this .html file")
+    command.add_argument("--figure", metavar="FILE", help="draw the estimates into this .html file (default: none)")
     command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
     add_settings(
         command,

@@ -322,5 +322,5 @@ def test_panels_share_their_axis_and_their_legend() -> None:
 
 def test_a_stage_of_estimates_returns_them() -> None:
     for name, own in stages.STAGES.items():
-        assert own.estimates == name.startswith(("agents-", "reasoning-"))
+        assert own.estimates == name.startswith(("agents-", "reasoning-", "collapse-"))
         assert own.figure is None or own.estimates, "a figure is written beside the estimates"
