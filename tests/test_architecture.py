@@ -39,6 +39,17 @@ FORBIDDEN = {
     "reports": {"training", "engines", "samplers", "policies"},
     "live": {"reports", "experiments"},
     "playground": {"environments", "engines", "samplers", "policies", "reports", "experiments"},
+    "microscope": {
+        "training",
+        "environments",
+        "engines",
+        "samplers",
+        "policies",
+        "torch",
+        "transformers",
+        "reports",
+        "experiments",
+    },  # fmt: skip
     "widgets": {
         "training",
         "engines",

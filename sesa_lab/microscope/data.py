@@ -1,0 +1,277 @@
+"""What the microscope shows of a run, as small tables: shares of strategies over steps, curves, alarms, and single samples."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sesa_lab import runs
+from sesa_lab.collapse import Drawn, detect, direct_of, step_signals
+from sesa_lab.errors import InputError, suggest
+
+Source = Literal["candidates", "answers"]
+SOURCES: tuple[Source, ...] = ("candidates", "answers")
+"""What shares are of: the candidates that a training step drew, or the evaluated answers of the policy alone."""
+FAN = (1, 8, 64)
+"""The k of the pass@k that are drawn."""
+OTHERS, UNREADABLE = "others", "unreadable"
+_READ = ["step", "group", "success", "strategy", "credited", "drawn_under"]
+_SAMPLE = ["step", "group", "index", "task", "reward", "success", "strategy", "completion"]
+
+
+class Selection(NamedTuple):
+    """Samples that are looked at.
+
+    Attributes:
+        run: place of the run among those shown, from 0.
+        step: training step.
+        strategy: None: any, or where ``unreadable`` none.
+        unreadable: only samples whose strategy could not be read.
+        success: only samples that succeeded.
+    """
+
+    run: int
+    step: int
+    strategy: str | None = None
+    unreadable: bool = False
+    success: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One run as the microscope sees it.
+
+    Attributes:
+        run: the run.
+        shares: source -> columns step, strategy (None: unreadable), share (of the step's candidates, or of the evaluated mass,
+            0..1) and success (that part of the share that succeeded).
+        training: one row a step: step, entropy (nats a token), distinct (distinct correct strategies, mean over all groups),
+            zero_variance (share of groups without a gradient, 0..1).
+        evaluated: one row an evaluation: step, entropy (nats an answer), coverage (distinct correct among ``coverage_k``
+            samples), coverage_k, pass_1, pass_8, pass_64 (0..1); NaN where not measured.
+        alarms: columns step and onset: as noticed while training where the run was watched, else by the detector now.
+        watched: which of the two.
+        exact: whether ``answers`` are the mass of all answers; else shares among samples.
+    """
+
+    run: runs.Run = field(repr=False)
+    shares: dict[Source, pd.DataFrame] = field(repr=False)
+    training: pd.DataFrame = field(repr=False)
+    evaluated: pd.DataFrame = field(repr=False)
+    alarms: pd.DataFrame = field(repr=False)
+    watched: bool
+    exact: bool
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with candidates, ascending."""
+        return [int(step) for step in self.shares["candidates"]["step"].unique()]
+
+
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """Strategies x time, one pair of arrays a run; the same rows in each.
+
+    Attributes:
+        names: strategies, most frequent first.
+        rest: rows below those of ``names``: some of ``OTHERS`` and ``UNREADABLE``, in this order.
+        solved: one a name, whether it succeeded anywhere.
+        steps: a run's columns.
+        share: (rows, columns) float64, 0..1, see ``View.shares``; with ``success_only`` the part that succeeded.
+        success: likewise, the part that succeeded.
+    """
+
+    names: list[str]
+    rest: list[str]
+    solved: list[bool]
+    steps: list[list[int]]
+    share: list[NDArray[np.float64]]
+    success: list[NDArray[np.float64]]
+
+
+def read(run: runs.Run | str | Path) -> View:
+    """Read a run's few columns.
+
+    Raises:
+        InputError: no run there, or it has no committed candidates.
+    """
+    run = run if isinstance(run, runs.Run) else runs.load(run)
+    rows = run.read_rollouts(_READ)
+    if not len(rows):
+        raise InputError(
+            f"{run.path} has no committed candidates yet; they come with its first checkpoint"
+            f" (run.checkpoint_every = {run.config.run.checkpoint_every})"
+        )
+    answers = run.read_answers()
+    # The exact evaluation alone has it; its answers are all there are.
+    exact = bool(run.evaluations["kl_uniform"].notna().any())
+    watched = run.config.watch.on_alarm != "none"
+    return View(
+        run=run,
+        shares={"candidates": _of_candidates(rows), "answers": _of_answers(answers, exact)},
+        training=_training(run, rows),
+        evaluated=_evaluated(run, answers if exact else None),
+        alarms=run.alarms[["step", "onset"]].astype("int64") if watched else _detected(run, rows),
+        watched=watched,
+        exact=exact,
+    )
+
+
+def heat(views: Sequence[View], source: Source = "candidates", most: int = 12, success_only: bool = False) -> Heat:
+    """The most frequent strategies of all runs together, what is left of each step, and what could not be read.
+
+    Frequent by the mean share over a run's steps, summed over runs: a longer run counts no more than a shorter one.
+
+    Args:
+        views: of ``read``.
+        source: one of ``SOURCES``.
+        most: strategies with a row of their own, >= 1.
+        success_only: count successes alone; shares stay shares of all.
+
+    Raises:
+        InputError: another source, no view, or ``most`` below 1.
+    """
+    if source not in SOURCES:
+        raise InputError(f"shares of {source!r}; {suggest(str(source), list(SOURCES))}")
+    if not views or most < 1:
+        raise InputError(f"expected at least one run and one strategy to show, got {len(views)} and {most}")
+    tables = [view.shares[source] for view in views]
+    counted = "success" if success_only else "share"
+    ranks = pd.Series(dtype="float64")
+    for table in tables:
+        known = table[table["strategy"].notna()]
+        ranks = ranks.add(known.groupby("strategy")[counted].sum() / max(1, table["step"].nunique()), fill_value=0.0)
+    ranks = ranks[ranks > 0.0]
+    order = ranks.iloc[np.lexsort((ranks.index.astype(str), -ranks))]  # equal ones by name
+    names = [str(name) for name in order.index[:most]]
+    solved = {s for table in tables for s in table.loc[table["success"] > 0.0, "strategy"].dropna()}
+    unreadable = any((table.loc[table["strategy"].isna(), counted] > 0.0).any() for table in tables)
+    rest = [OTHERS] * (len(order) > most) + [UNREADABLE] * unreadable
+    steps = [[int(step) for step in table["step"].unique()] for table in tables]
+    return Heat(
+        names=names,
+        rest=rest,
+        solved=[name in solved for name in names],
+        steps=steps,
+        share=[_matrix(table, names, rest, counted) for table in tables],
+        success=[_matrix(table, names, rest, "success") for table in tables],
+    )
+
+
+def samples(view: View, selection: Selection) -> pd.DataFrame:
+    """The selected candidates in the order drawn; only their step is read.
+
+    Returns:
+        Columns group, index, task, reward, success, strategy, completion.
+    """
+    rows = view.run.read_rollouts(_SAMPLE, [selection.step])
+    if selection.unreadable:
+        rows = rows[rows["strategy"].isna()]
+    elif selection.strategy is not None:
+        rows = rows[rows["strategy"] == selection.strategy]
+    if selection.success:
+        rows = rows[rows["success"]]
+    return rows.drop(columns="step").reset_index(drop=True)
+
+
+def _matrix(table: pd.DataFrame, names: list[str], rest: list[str], column: str) -> NDArray[np.float64]:
+    steps = table["step"].unique()
+    columns = np.searchsorted(steps, table["step"].to_numpy())
+    places = {name: row for row, name in enumerate(names)}
+    other, unreadable = len(places), len(places) + len(rest) - 1
+    # Of success alone an unreadable row may be left out: what has no row has no share.
+    rows = [
+        unreadable if missing else places.get(name, other)
+        for name, missing in zip(table["strategy"], table["strategy"].isna(), strict=True)
+    ]
+    found = np.zeros((max(len(places) + len(rest), max(rows, default=-1) + 1), len(steps)))
+    np.add.at(found, (np.asarray(rows, dtype=int), columns), table[column].to_numpy())
+    return found[: len(places) + len(rest)]
+
+
+def _of_candidates(rows: pd.DataFrame) -> pd.DataFrame:
+    size = rows.groupby("step")["step"].transform("size")
+    return _shares(rows, 1.0 / size.to_numpy())
+
+
+def _of_answers(answers: pd.DataFrame, exact: bool) -> pd.DataFrame:
+    """Mean over the tasks of an evaluation. What an exact one leaves over is mass on what is no answer: unreadable."""
+    tasks = answers.groupby("step")["task"].transform("nunique")
+    found = _shares(answers, (answers["probability"] / tasks).to_numpy())
+    if not exact:
+        return found
+    left = (1.0 - found.groupby("step")["share"].sum()).clip(lower=0.0).reset_index()
+    left = left[left["share"] > 1e-9].assign(strategy=None, success=0.0)  # less is rounding
+    if not len(left):
+        return found
+    both = pd.concat([found, left[["step", "strategy", "share", "success"]]], ignore_index=True)
+    return both.sort_values("step", kind="stable", ignore_index=True)
+
+
+def _shares(rows: pd.DataFrame, weights: NDArray[np.float64]) -> pd.DataFrame:
+    part = pd.DataFrame({"step": rows["step"], "strategy": rows["strategy"], "share": weights})
+    part["success"] = part["share"] * rows["success"]
+    found = part.groupby(["step", "strategy"], dropna=False, sort=True)[["share", "success"]].sum().reset_index()
+    found["strategy"] = found["strategy"].astype(object).where(found["strategy"].notna(), None)
+    return found
+
+
+def _training(run: runs.Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """A group without a success counts 0 distinct correct strategies."""
+    groups = rows[["step", "group"]].drop_duplicates().groupby("step").size()
+    correct = rows[rows["success"] & rows["strategy"].notna()][["step", "group", "strategy"]].drop_duplicates()
+    distinct = correct.groupby("step").size().reindex(groups.index, fill_value=0) / groups
+    logged = run.steps[["step", "entropy", "zero_variance"]].drop_duplicates("step", keep="last")
+    return logged.merge(distinct.rename("distinct").reset_index(), how="outer", on="step").sort_values("step")
+
+
+def _evaluated(run: runs.Run, answers: pd.DataFrame | None) -> pd.DataFrame:
+    """pass@k as logged; of exact ``answers`` by 1 - (1 - m)^k, m the mass on a task's successes, mean over tasks."""
+    logged = run.evaluations.drop_duplicates("step", keep="last")
+    table = logged[["step", "entropy", "coverage", "coverage_k"]].copy()
+    table["pass_1"] = logged["accuracy"]
+    for k in FAN[1:]:
+        table[f"pass_{k}"] = logged.get(f"pass_at_{k}", np.nan)
+    if answers is not None:
+        solved = answers["probability"].where(answers["success"], 0.0)
+        mass = solved.groupby([answers["step"], answers["task"]]).sum().clip(upper=1.0)
+        for k in FAN[1:]:
+            table[f"pass_{k}"] = table["step"].map((1.0 - (1.0 - mass) ** k).groupby("step").mean())
+    return table.reset_index(drop=True)
+
+
+def _detected(run: runs.Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """What the detector, with its defaults, says of a run that nobody watched."""
+    entropy = dict(zip(run.steps["step"], run.steps["entropy"], strict=True))
+    direct = direct_of(run.config.sampler)
+    signals = [
+        {"step": step, **step_signals(groups, direct, float(entropy.get(step, np.nan)))}
+        for step, groups in _groups(rows)
+    ]
+    found: list[dict[str, Any]] = [
+        {"step": alarm.step, "onset": alarm.onset} for alarm in detect(pd.DataFrame(signals))[0]
+    ]
+    return pd.DataFrame(found, columns=["step", "onset"]).astype("int64")
+
+
+def _groups(rows: pd.DataFrame) -> Iterator[tuple[int, list[Drawn]]]:
+    """Every step's groups. By slices of lists: a data frame a group takes ten times as long (``collapse.of_rollouts``)."""
+    rows = rows.sort_values(["step", "group"], kind="stable")
+    strategies = rows["strategy"].astype(object).where(rows["strategy"].notna(), None).tolist()
+    others = [rows[name].tolist() for name in ("success", "credited", "drawn_under")]
+    keys = rows[["step", "group"]].to_numpy()
+    edges = [0, *(np.flatnonzero((np.diff(keys, axis=0) != 0).any(axis=1)) + 1).tolist(), len(rows)]
+    groups: list[Drawn] = []
+    for start, end in itertools.pairwise(edges):
+        groups.append(Drawn(strategies[start:end], *(column[start:end] for column in others)))
+        step = int(keys[start, 0])
+        if end == len(rows) or keys[end, 0] != step:
+            yield step, groups
+            groups = []

@@ -1,0 +1,221 @@
+"""The microscope's two figures: strategies x time, and below it curves on the same axis of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sesa_lab.errors import InputError
+from sesa_lab.microscope.data import FAN, Heat, Source, View
+from sesa_lab.plots.theme import COLOURS, escape, finish, provenance
+
+LEFT, RIGHT = 210, 110
+"""Margins in pixels, alike in both figures, so that a step is at the same place in both."""
+_ROW, _PANEL = 24, 105  # pixels a strategy, and a panel of curves
+_BLUE, _ORANGE = "0,114,178", "213,94,0"
+_INK = "#8A8A8A"
+_SPACING = 0.04
+_OF = {"candidates": "a step's candidates", "answers": "the evaluated answers"}
+_ALARMS = "grey line: alarm, grey band: from its change point on"
+_PANELS = ("entropy,<br>nats", "distinct<br>correct", "pass@k,<br>0..1", "zero-variance<br>share, 0..1")
+_FAN_LOOKS = {1: ("#0072B2", "solid"), 8: ("#56B4E9", "dash"), 64: ("#009E73", "dot")}
+
+
+def heat_map(
+    views: Sequence[View], heat: Heat, source: Source = "candidates", step: int | None = None, row: int | None = None
+) -> go.Figure:
+    """One panel a run: a cell a (strategy, step), the darker the larger its share; blue where some of it succeeded, else orange.
+
+    Args:
+        views: the runs.
+        heat: of them (``data.heat``).
+        source: that it was made with.
+        step: marked by a line; None: none.
+        row: of the chosen strategy, in bold; None: none.
+    """
+    names = [*heat.names, *heat.rest]
+    figure = _panels(views, 1, [1.0])
+    most = max((float(share.max()) for share in heat.share if share.size), default=0.0) or 1.0
+    for col, (steps, share, success) in enumerate(zip(heat.steps, heat.share, heat.success, strict=True), start=1):
+        hover = [
+            [
+                f"{escape(name, 200)}<br>step {at}: {share[i, j]:.3g} of all, {success[i, j]:.3g} with success"
+                for j, at in enumerate(steps)
+            ]
+            for i, name in enumerate(names)
+        ]
+        for kind, solved in enumerate((True, False)):
+            # A cell is in one of two traces; where the share is 0 it is in none, and the page shows through.
+            z = np.where((share > 0) & ((success > 0) == solved), share, np.nan)
+            figure.add_trace(_cells(z, steps, hover, solved, most, col == 1, kind), 1, col)
+    labels = [_label(name, i < len(heat.names) and heat.solved[i]) for i, name in enumerate(names)]
+    if row is not None and row < len(names):
+        labels[row] = f"<b>{labels[row]}</b>"
+    figure.update_xaxes(showgrid=False)  # cells let it shine through
+    figure.update_yaxes(
+        range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=labels, showgrid=False
+    )
+    note = "\u2605: succeeded at some step; others: the strategies that are not listed"
+    return _finish(figure, views, f"Strategies: share of {_OF[source]}", note, _ROW * max(1, len(names)), step)
+
+
+def curves(views: Sequence[View], step: int | None = None) -> go.Figure:
+    """One column a run: entropy, distinct correct strategies, pass@k of its evaluations and zero-variance share over steps.
+
+    Args:
+        views: the runs.
+        step: marked by a line; None: none.
+    """
+    figure = _panels(views, len(_PANELS), [1.0] * len(_PANELS))
+    for col, view in enumerate(views, start=1):
+        _curves_of(figure, view, col)
+        for _, alarm in view.alarms.iterrows():
+            figure.add_vrect(
+                x0=int(alarm["onset"]),
+                x1=int(alarm["step"]),
+                fillcolor=_INK,
+                opacity=0.25,
+                line_width=0,
+                row="all",
+                col=col,
+                exclude_empty_subplots=False,
+            )
+            figure.add_vline(
+                x=int(alarm["step"]), line={"color": _INK, "width": 2}, row="all", col=col, exclude_empty_subplots=False
+            )
+    for number, title in enumerate(_PANELS, start=1):
+        figure.update_yaxes(title={"text": title, "font": {"size": 12}}, row=number, col=1)
+        # Said, not found by the browser: beside shapes that span a panel it takes an axis that is shared for an empty one.
+        top = _top(views, number)
+        figure.update_yaxes(range=[-0.04 * top, 1.06 * top], nticks=4, row=number)
+    for number in (3, 4):
+        figure.update_yaxes(tickvals=[0, 0.5, 1], row=number)
+    kinds = {"noticed while training" if view.watched else "by the detector now" for view in views}
+    return _finish(figure, views, "Signs of collapse", f"{_ALARMS}; {', '.join(sorted(kinds))}", 4 * _PANEL, step)
+
+
+def _curves_of(figure: go.Figure, view: View, col: int) -> None:
+    training, evaluated = view.training, view.evaluated
+    k = evaluated["coverage_k"].dropna()
+    of_k = f" in {k.iloc[-1]:.0f} samples" if len(k) else ""
+    lines = [
+        (1, training, "entropy", "entropy a token", COLOURS[0], "solid"),
+        (1, evaluated, "entropy", "entropy an answer, evaluated", COLOURS[1], "dash"),
+        (2, training, "distinct", "distinct correct in a group", COLOURS[0], "solid"),
+        (2, evaluated, "coverage", f"distinct correct{of_k}, evaluated", COLOURS[1], "dash"),
+        *((3, evaluated, f"pass_{n}", f"pass@{n}", *_FAN_LOOKS[n]) for n in FAN),
+        (4, training, "zero_variance", "zero-variance groups", COLOURS[0], "solid"),
+    ]
+    for place, (row, table, column, name, colour, dash) in enumerate(lines):
+        there = table[table[column].notna()]
+        if not len(there):
+            continue
+        figure.add_scatter(
+            x=there["step"].to_numpy(),
+            y=there[column].to_numpy(dtype=float),
+            name=name,
+            legendgroup=str(place),
+            showlegend=not any(trace.legendgroup == str(place) for trace in figure.data),
+            mode="lines" if len(there) > 30 else "lines+markers",
+            marker={"size": 5},
+            line={"color": colour, "dash": dash, "width": 2},
+            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.3g}}<extra></extra>",
+            row=row,
+            col=col,
+        )
+
+
+def _top(views: Sequence[View], row: int) -> float:
+    """The largest value of a panel; 1 for shares, and where there is none."""
+    columns = {1: ("entropy", "entropy"), 2: ("distinct", "coverage")}.get(row)
+    if columns is None:
+        return 1.0
+    values = [value for view in views for value in (*view.training[columns[0]], *view.evaluated[columns[1]])]
+    return max((float(value) for value in values if np.isfinite(value)), default=0.0) or 1.0
+
+
+def _panels(views: Sequence[View], rows: int, heights: list[float]) -> go.Figure:
+    if not views:
+        raise InputError("no run to draw; expected one or two")
+    figure = make_subplots(
+        rows=rows,
+        cols=len(views),
+        shared_xaxes="columns" if rows > 1 else False,
+        shared_yaxes=True,
+        horizontal_spacing=_SPACING,
+        vertical_spacing=0.05,
+        row_heights=heights,
+        column_titles=[escape(f"{view.run.label}, {view.run.config.sampler.name}", 60) for view in views],
+    )
+    figure.update_annotations(font={"size": 12})
+    # One range for all: in both figures, though evaluations have other steps than candidates, and for runs of any length.
+    steps = [step for view in views for step in (*view.steps, *view.evaluated["step"])]
+    figure.update_xaxes(range=[min(steps) - 0.5, max(steps) + 0.5])
+    figure.update_xaxes(title="training step", row=rows)
+    return figure
+
+
+def _cells(
+    z: np.ndarray, steps: list[int], hover: list[list[str]], solved: bool, most: float, scale: bool, place: int
+) -> go.Heatmap:
+    colour = _BLUE if solved else _ORANGE
+    # Alpha, not lightness: what is rare fades into the page, be it light or dark. Steep at first: most shares are small.
+    stops = [[x, f"rgba({colour},{0.12 + 0.88 * x**0.5:.3f})"] for x in (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)]
+    bar = {
+        "title": {"text": "share, some<br>succeed" if solved else "share, none<br>succeeds", "font": {"size": 11}},
+        "thickness": 10, "len": 0.5, "y": 1.0 - 0.5 * place, "yanchor": "top", "x": 1.01, "nticks": 4,
+        "tickfont": {"size": 10}, "outlinewidth": 0,
+    }  # fmt: skip
+    return go.Heatmap(
+        z=z,
+        x=steps,
+        y=list(range(len(z))),
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
+        zmin=0.0,
+        zmax=most,
+        colorscale=stops,
+        showscale=scale,
+        colorbar=bar,
+        ygap=2,
+    )
+
+
+def _label(name: str, solved: bool) -> str:
+    """The end of a long name is kept too: paths and plans differ there."""
+    short = name if len(name) <= 28 else f"{name[:12]}\u2026{name[-15:]}"
+    return f"{escape(short, 30)} {chr(0x2605)}" if solved else escape(short, 30)
+
+
+def _finish(
+    figure: go.Figure, views: Sequence[View], title: str, note: str, height: int, step: int | None
+) -> go.Figure:
+    if step is not None:
+        for col in range(1, len(views) + 1):
+            figure.add_vline(
+                x=step,
+                line={"color": "#CC79A7", "width": 2, "dash": "dot"},
+                row="all",
+                col=col,
+                exclude_empty_subplots=False,
+            )
+    sources = []
+    for view in views:
+        git = view.run.environment.get("git") or {}
+        sources.append(
+            {
+                "run": view.run.path.resolve().name,
+                "commit": f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None,
+                "config": view.run.config.sampler.name,
+                "seed": view.run.config.run.seed,
+            }
+        )
+    legend = 50 if any(trace.showlegend for trace in figure.data) else 0
+    finish(figure, title, provenance(sources, note), height=height, below=62, top=70 + legend)
+    figure.update_layout(margin={"l": LEFT, "r": RIGHT}, legend={"y": 1 + 26 / height}, hovermode="closest")
+    figure.update_yaxes(automargin=False)
+    return figure
