@@ -39,17 +39,7 @@ FORBIDDEN = {
     "reports": {"training", "engines", "samplers", "policies"},
     "live": {"reports", "experiments"},
     "playground": {"environments", "engines", "samplers", "policies", "reports", "experiments"},
-    "microscope": {
-        "training",
-        "environments",
-        "engines",
-        "samplers",
-        "policies",
-        "torch",
-        "transformers",
-        "reports",
-        "experiments",
-    },  # fmt: skip
+    "microscope": {"training", "environments", "engines", "samplers", "policies", "reports", "experiments"},
     "widgets": {
         "training",
         "engines",
