@@ -52,7 +52,7 @@ test-quick: $(TEST) $(VLLM)  ## the quick tier alone
 vllm: $(VLLM)  ## vLLM, for engines vllm and server: its CUDA build where nvidia-smi is there, else a build for CPUs
 
 lab: $(BASE)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab $$([ "$$(id -u)" = 0 ] && echo --allow-root) notebooks/
+	$(BIN)/sesa-lab lab
 
 check: $(TEST)  ## lint, format, types, and notebooks without outputs
 	$(BIN)/ruff check .

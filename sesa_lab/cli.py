@@ -13,7 +13,17 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from sesa_lab import cli_collapse, cli_evaluate, cli_fidelity, cli_metrics, cli_models, environments, prompts, serving
+from sesa_lab import (
+    cli_collapse,
+    cli_evaluate,
+    cli_fidelity,
+    cli_lab,
+    cli_metrics,
+    cli_models,
+    environments,
+    prompts,
+    serving,
+)
 from sesa_lab.cli_settings import add_option, add_settings, allowed, config_of, numbers, options_of, read_config
 from sesa_lab.config import PretrainConfig, check_value
 from sesa_lab.errors import InputError, NotebookError, suggest
@@ -77,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_collapse.add_collapse(collapse)
     serving.add_arguments(_command(commands, "serve", serving.TEXT, serving.run))
     cli_models.add_arguments(_command(commands, "merge", cli_models.TEXT, cli_models.run))
+    cli_lab.add_arguments(_command(commands, "lab", cli_lab.TEXT, cli_lab.run))
     _report(commands)
     _experiment(commands)
     _demo(commands)

@@ -26,6 +26,7 @@ COMMANDS = [
     "resume",
     "evaluate",
     "fidelity",
+    "lab",
     "metrics",
     "collapse",
     "revive",
