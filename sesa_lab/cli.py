@@ -26,7 +26,7 @@ from sesa_lab import (
 )
 from sesa_lab.cli_settings import add_option, add_settings, allowed, config_of, numbers, options_of, read_config
 from sesa_lab.config import PretrainConfig, check_value
-from sesa_lab.errors import InputError, NotebookError, suggest
+from sesa_lab.errors import InputError, NotebookError, printable, suggest
 from sesa_lab.presets import PRESETS
 
 
@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _line(error: Exception) -> str:
-    """A message in one line; what would steer a terminal, as names of files may hold it, becomes a dot."""
-    return "".join(c if c.isprintable() else "\u00b7" for c in " ".join(str(error).split()))
+    """A message in one line."""
+    return printable(" ".join(str(error).split()))
 
 
 def build_parser() -> argparse.ArgumentParser:

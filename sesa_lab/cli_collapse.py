@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sesa_lab.cli_settings import add_settings, numbers, switch_of
+from sesa_lab.cli_settings import add_settings, numbers, switch_of, write_file
 from sesa_lab.config import Config, flat_fields, sections
-from sesa_lab.errors import InputError, writing
+from sesa_lab.errors import InputError
 from sesa_lab.presets import PRESETS
 
 COLLAPSE = (
@@ -46,9 +46,7 @@ def run_collapse(chosen: argparse.Namespace) -> None:
     looked = collapse_tables.look(paths, thresholds(watch) if given else None)
     print(collapse_tables.table(looked).to_string(index=False))
     if chosen.plot:
-        figure = collapse_tables.figure(looked)
-        with writing(Path(chosen.plot), "name a file in a folder that can be written to"):
-            figure.write_html(chosen.plot)
+        write_file(Path(chosen.plot), collapse_tables.figure(looked).to_html().encode())
         print(f"wrote {chosen.plot}")
 
 

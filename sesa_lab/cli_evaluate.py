@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from sesa_lab.cli_settings import add_settings, config_of, numbers, options_of
+from sesa_lab.cli_settings import add_asked, asked_of, numbers
 from sesa_lab.environments.pool import ALL, SPLITS
-from sesa_lab.errors import InputError
-from sesa_lab.presets import PRESETS
 from sesa_lab.settings import WAYS
 
 TEXT = (
@@ -49,31 +46,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="keep every sample in this .parquet file; what is there already is not drawn again",
     )
-    command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
-    add_settings(
-        command,
-        (
-            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "engine", "server_url",
-            "adapter_folder", "max_context", "cache_mb", "memory_share", "temperature", "max_tokens", "stop_text",
-            "sketch_tokens", "seed"
-        ),
-    )  # fmt: skip
+    add_asked(command)
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Evaluate and print the table."""
-    from sesa_lab import runs
     from sesa_lab.training.evaluate import evaluate_samples
 
-    if "split" in options_of(chosen.option):
-        raise InputError("--option split=...: which tasks are evaluated is said by --split")
-    base: dict[str, Any] = runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {}
-    if hasattr(chosen, "engine") and base:  # the run's own engine settings are another engine's
-        base["engine"] = {}
-        base["update"] = {k: v for k, v in base["update"].items() if not k.startswith("mismatch")}
-    config = config_of(chosen, base)
-    if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
-        config = config.changed(evaluation={"eval_temperature": 0.0})
+    config = asked_of(chosen, "evaluated")
     found = evaluate_samples(
         config, chosen.run_folder, chosen.samples, chosen.tasks, numbers(chosen.k), chosen.split, chosen.way, chosen.out
     )

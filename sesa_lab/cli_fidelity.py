@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sesa_lab.cli_settings import add_settings, config_of, options_of
+from sesa_lab.cli_settings import add_asked, asked_of, file_of, write_file
 from sesa_lab.config import Config
 from sesa_lab.environments.pool import ALL, SPLITS
-from sesa_lab.errors import InputError, writing
-from sesa_lab.presets import PRESETS
+from sesa_lab.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,6 @@ NAMES = (
     "samples", "seed",
 )  # fmt: skip
 """Columns that say which comparison a row of the CSV file is of."""
-_REMEDY = "name a file in a folder that can be written to"
 COLUMNS = (*NAMES, "arm", "measure", "mean", "low", "high", "n")
 
 
@@ -54,35 +53,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="add the estimates to this .csv file; those of the same comparison are replaced (default: none)",
     )
     command.add_argument("--figure", metavar="FILE", help="draw the estimates into this .html file (default: none)")
-    command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
-    add_settings(
-        command,
-        (
-            "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "engine", "server_url",
-            "adapter_folder", "max_context", "cache_mb", "memory_share", "temperature", "max_tokens", "stop_text",
-            "sketch_tokens", "seed"
-        ),
-    )  # fmt: skip
+    add_asked(command)
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Draw, print the table and what it says."""
-    from sesa_lab import runs
-    from sesa_lab.runs.files import write_atomic
     from sesa_lab.training.fidelity import compare
     from sesa_lab.training.fidelity_table import ARMS, in_words, reading
 
-    if "split" in options_of(chosen.option):
-        raise InputError("--option split=...: which tasks are asked is said by --split")
-    out, csv, figure = (_place(chosen, name) for name in ("out", "csv", "figure"))
+    out = file_of(chosen.out, "--out", ".parquet")
+    csv, figure = file_of(chosen.csv, "--csv", ".csv"), file_of(chosen.figure, "--figure", ".html")
     there = _there(csv) if csv else None
-    base: dict[str, Any] = runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {}
-    if hasattr(chosen, "engine") and base:  # the run's own engine settings are another engine's
-        base["engine"] = {}
-        base["update"] = {k: v for k, v in base["update"].items() if not k.startswith("mismatch")}
-    config = config_of(chosen, base)
-    if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
-        config = config.changed(evaluation={"eval_temperature": 0.0})
+    config = asked_of(chosen, "asked")
     found = compare(config, chosen.run_folder, chosen.tasks, chosen.sketches, chosen.samples, chosen.split, chosen.way)
     estimates = found.estimates(config.run.seed)
     table = in_words(estimates)
@@ -93,15 +75,15 @@ def run(chosen: argparse.Namespace) -> None:
     if csv:
         _add(csv, there, rows)
     if out:
-        with writing(out, _REMEDY):
-            write_atomic(out, found.samples.to_parquet)
+        kept = BytesIO()
+        found.samples.to_parquet(kept)
+        write_file(out, kept.getvalue())
         print(f"{len(found.samples)} solutions in {out}")
     if figure:
         from sesa_lab.plots.fidelity import following
 
         page = following(rows, caption=_caption(rows)).to_html(include_plotlyjs=True)
-        with writing(figure, _REMEDY):
-            write_atomic(figure, lambda file: file.write(page.encode()))
+        write_file(figure, page.encode())
 
 
 def _names(chosen: argparse.Namespace, config: Config) -> dict[str, Any]:
@@ -145,14 +127,11 @@ def _add(csv: Path, there: pd.DataFrame | None, rows: pd.DataFrame) -> None:
     """Write ``rows`` behind those that are there; earlier ones of the same comparison go."""
     import pandas as pd
 
-    from sesa_lab.runs.files import write_atomic
-
     rows, names = rows.round(4), list(NAMES)
     if there is not None:
         same = (there[names] == [str(rows[name].iloc[0]) for name in names]).all(axis=1)
         rows = pd.concat([there[~same], rows], ignore_index=True)
-    with writing(csv, _REMEDY):
-        write_atomic(csv, lambda file: file.write(rows.to_csv(index=False).encode()))
+    write_file(csv, rows.to_csv(index=False).encode())
 
 
 def _caption(rows: pd.DataFrame) -> str:
@@ -161,17 +140,3 @@ def _caption(rows: pd.DataFrame) -> str:
         f"{first['environment']}, {first['policy']}: {first['tasks']} tasks x {first['sketches']} sketches x"
         f" {first['samples']} solutions an arm, drafted {first['way']}, seed {first['seed']}; bars: 95 % bootstrap over tasks"
     )
-
-
-def _place(chosen: argparse.Namespace, name: str) -> Path | None:
-    """Where a file goes; refused before anything is drawn."""
-    value, suffix = getattr(chosen, name), {"out": ".parquet", "csv": ".csv", "figure": ".html"}[name]
-    if value is None:
-        return None
-    path = Path(value)
-    if path.suffix != suffix:
-        raise InputError(f"--{name} {value}: expected a file that ends in {suffix}")
-    if not path.parent.is_dir() or path.is_dir():
-        why = f"there is no folder {path.parent}" if not path.parent.is_dir() else "it is a folder"
-        raise InputError(f"--{name} {value} cannot be written: {why}")
-    return path

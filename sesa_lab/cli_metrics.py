@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sesa_lab.cli_settings import numbers
-from sesa_lab.errors import InputError, writing
+from sesa_lab.cli_settings import file_of, numbers, write_file
+from sesa_lab.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Read, measure, print the table, write what is asked for."""
-    out, plot = _file(chosen.out, "--out", ".csv"), _file(chosen.plot, "--plot", ".html")
+    out, plot = file_of(chosen.out, "--out", ".csv"), file_of(chosen.plot, "--plot", ".html")
     if not math.isfinite(chosen.threshold):
         raise InputError(f"--threshold {chosen.threshold}: expected a number, such as 0 or 0.5")
     ks = sorted(set(numbers(chosen.k)))
@@ -98,28 +98,12 @@ def run(chosen: argparse.Namespace) -> None:
     print()
     print(_table(found).to_string(index=False))
     if out and beside:
-        _write(out, _csv(found.averages.rename(columns={"n": "groups"})))
-        _write(beside, _csv(found.groups))
+        write_file(out, _csv(found.averages.rename(columns={"n": "groups"})))
+        write_file(beside, _csv(found.groups))
         print(foreign.clean(f"wrote {out} and {beside}", 2_000))
     if plot:
-        _write(plot, _page(samples, found))
+        write_file(plot, _page(samples, found))
         print(foreign.clean(f"wrote {plot}", 2_000))
-
-
-def _file(name: str | None, option: str, suffix: str) -> Path | None:
-    """Where to write; wrong names are found before anything is measured."""
-    if name is None:
-        return None
-    try:
-        path = Path(name).expanduser()
-        there = path.parent.is_dir()
-    except (OSError, RuntimeError) as error:  # a name that is too long; a home that nobody has
-        raise InputError(f"{option} {name} cannot be written: {error}; choose another file") from error
-    if path.suffix != suffix:
-        raise InputError(f"{option} {name}: expected a file that ends in {suffix}")
-    if not there:
-        raise InputError(f"{option} {name} cannot be written: there is no folder {path.parent}")
-    return path
 
 
 def _spare(places: Sequence[str], samples: Samples, written: dict[str, Path | None]) -> None:
@@ -193,10 +177,3 @@ def _page(samples: Samples, found: Measured) -> bytes:
     averages = found.averages.assign(label=[about(measure) for measure in found.averages["measure"]])
     figure = measures(averages, "Measures of samples", "; ".join([*_head(samples, found), BARS]))
     return bytes(figure.to_html(include_plotlyjs=True).encode("utf-8", "replace"))
-
-
-def _write(path: Path, data: bytes) -> None:
-    from sesa_lab.runs.files import write_atomic
-
-    with writing(path, "choose another file"):
-        write_atomic(path, lambda file: file.write(data))

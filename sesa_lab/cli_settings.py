@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sesa_lab.config import SECTIONS, Config, flat_fields, sections
-from sesa_lab.errors import InputError, suggest
+from sesa_lab.errors import InputError, suggest, writing
+from sesa_lab.presets import PRESETS
 
 
 def add_settings(command: Any, only: tuple[str, ...] | None = None) -> None:
@@ -78,6 +79,78 @@ def config_of(chosen: argparse.Namespace, base: dict[str, dict[str, Any]]) -> Co
     for section, values in sections(given).items():
         base.setdefault(section, {}).update(values)
     return Config.build(chosen.preset, **base)
+
+
+_ASKED = (
+    "environment", "options", "policy", "adapter", "prompts", "dtype", "device", "engine", "server_url",
+    "adapter_folder", "max_context", "cache_mb", "memory_share", "temperature", "max_tokens", "stop_text",
+    "sketch_tokens", "seed",
+)  # fmt: skip
+"""Settings of a command that asks a policy, and trains nothing."""
+
+
+def add_asked(command: Any) -> None:
+    """The settings of a command that asks a policy; ``asked_of`` reads them."""
+    command.add_argument("--preset", choices=sorted(PRESETS), help=argparse.SUPPRESS)
+    add_settings(command, _ASKED)
+
+
+def asked_of(chosen: argparse.Namespace, verb: str) -> Config:
+    """The settings by which the policy of ``chosen.run_folder``, or the one that is named, is asked; options win over a run's.
+
+    Args:
+        chosen: has ``run_folder``, and the options of ``add_asked``.
+        verb: what is done with tasks, for the error.
+
+    Raises:
+        InputError: no run there, settings that do not fit, or a split as an option of the environment.
+    """
+    from sesa_lab import runs
+
+    if "split" in options_of(chosen.option):
+        raise InputError(f"--option split=...: which tasks are {verb} is said by --split")
+    base: dict[str, Any] = runs.load(chosen.run_folder).config.to_dict() if chosen.run_folder else {}
+    if hasattr(chosen, "engine") and base:  # the run's own engine settings are another engine's
+        base["engine"] = {}
+        base["update"] = {k: v for k, v in base["update"].items() if not k.startswith("mismatch")}
+    config = config_of(chosen, base)
+    if hasattr(chosen, "temperature"):  # asked for here, it goes before what the run's evaluations had
+        config = config.changed(evaluation={"eval_temperature": 0.0})
+    return config
+
+
+def file_of(name: str | None, option: str, suffix: str) -> Path | None:
+    """Where a command writes a file; None: nowhere. What cannot be is told before any work.
+
+    Raises:
+        InputError: another ending, no such folder, or a folder of that name.
+    """
+    if name is None:
+        return None
+    try:
+        path = Path(name).expanduser()
+        there, taken = path.parent.is_dir(), path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long; a home that nobody has
+        raise InputError(f"{option} {name} cannot be written: {error}; choose another file") from error
+    if path.suffix != suffix:
+        raise InputError(f"{option} {name}: expected a file that ends in {suffix}")
+    if not there:
+        raise InputError(f"{option} {name} cannot be written: there is no folder {path.parent}")
+    if taken:
+        raise InputError(f"{option}: cannot write {name}: it is a folder; choose another file")
+    return path
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a command's file whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from sesa_lab.runs.files import write_atomic
+
+    with writing(path, "choose another file"):
+        write_atomic(path, lambda file: file.write(data))
 
 
 def read_config(path: str) -> dict[str, dict[str, Any]]:

@@ -133,6 +133,11 @@ class Config:
         """JSON-able."""
         return dataclasses.asdict(self)
 
+    @property
+    def phases(self) -> tuple[Config, ...]:
+        """These settings, and where ``watch.switch`` names others, those that they may be switched to."""
+        return (self, self.switched()) if self.watch.switch else (self,)
+
     def switched(self) -> Config:
         """These settings as they are after the alarm: those of ``watch.switch`` in their place, and no further switch.
 

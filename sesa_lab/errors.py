@@ -28,6 +28,11 @@ def suggest(name: str, known: list[str] | tuple[str, ...]) -> str:
     return f"{hint}known: {', '.join(sorted(known))}"
 
 
+def printable(text: str) -> str:
+    """What is not printable, and would steer a terminal, as a dot: names of files, and what others wrote, may hold it."""
+    return "".join(c if c.isprintable() else "\u00b7" for c in text)
+
+
 def first_line(error: Exception) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TE
 
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def browser_path() -> str:
     if not found:
         pytest.fail("no chromium: run `make test`, or (as root) apt-get install -y chromium")
     return found[0]
+
+
+@pytest.fixture(scope="module")
+def quick_runs() -> Iterator[None]:
+    """Runs without what costs time: facts about the checkout, and waiting for the disk. Of a module: others have their own."""
+    from sesa_lab.runs import environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "git", lambda folder: {"commit": "0123456789", "dirty": True})
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

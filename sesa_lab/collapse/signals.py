@@ -8,9 +8,10 @@ collapsed unseen.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -113,17 +114,25 @@ def of_rollouts(rollouts: pd.DataFrame, direct: bool, entropy: Mapping[int, floa
         if name not in rollouts:
             raise InputError(f"rollouts have no column {name!r}; {suggest(name, [str(c) for c in rollouts.columns])}")
     known = entropy or {}
-    rows: list[dict[str, Any]] = []
-    for step, part in rollouts.groupby("step", sort=True):
-        groups = [drawn(own) for _, own in part.groupby("group", sort=True)]
-        rows.append({"step": int(str(step)), **step_signals(groups, direct, known.get(int(str(step)), math.nan))})
+    rows = [
+        {"step": step, **step_signals(groups, direct, known.get(step, math.nan))} for step, groups in _drawn(rollouts)
+    ]
     return pd.DataFrame(rows, columns=["step", *SIGNALS])
 
 
-def drawn(rows: pd.DataFrame) -> Drawn:
-    """A group from its rows of a run's rollouts."""
-    strategies = [None if pd.isna(s) else s for s in rows["strategy"]]
-    return Drawn(strategies, list(rows["success"]), list(rows["credited"]), list(rows["drawn_under"]))
+def _drawn(rollouts: pd.DataFrame) -> Iterator[tuple[int, list[Drawn]]]:
+    """Every step's groups, both in order. By slices of lists: a data frame a group takes ten times as long."""
+    rows = rollouts.sort_values(["step", "group"], kind="stable")
+    strategies = rows["strategy"].astype(object).where(rows["strategy"].notna(), None).tolist()
+    others = [rows[name].tolist() for name in ("success", "credited", "drawn_under")]
+    keys = rows[["step", "group"]].to_numpy()
+    edges = [*np.flatnonzero((np.diff(keys, axis=0, prepend=keys[:1] - 1) != 0).any(axis=1)).tolist(), len(rows)]
+    groups: list[Drawn] = []
+    for start, end in itertools.pairwise(edges):
+        groups.append(Drawn(strategies[start:end], *(column[start:end] for column in others)))
+        if end == len(rows) or keys[end, 0] != keys[start, 0]:
+            yield int(keys[start, 0]), groups
+            groups = []
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -67,11 +67,11 @@ def look(paths: Iterable[Path], thresholds: Thresholds | None = None) -> list[Lo
 
 def _stretches(run: runs.Run, rollouts: pd.DataFrame) -> list[tuple[Config, pd.DataFrame]]:
     """The settings a run had, and its candidates under them: one stretch, or two where it was switched."""
-    acted = run.alarms[run.alarms["action"] == "switch"]["step"]
-    if not len(acted):
+    last = run.switched_after
+    if last is None:
         return [(run.config, rollouts)]
-    before = rollouts["step"] <= acted.iloc[0]
-    return [(run.config, rollouts[before]), (run.config.switched(), rollouts[~before])]
+    before = rollouts["step"] <= last
+    return [(run.config, rollouts[before]), (run.config_at(last + 1), rollouts[~before])]
 
 
 def _with_past(run: runs.Run) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def futures(
     """
     parent = runs.load(run)
     origin = lineage.find(run, at, {})
-    had = settings_at(parent, origin.step)
+    had = parent.config_at(origin.step + 1)
     steps = origin.step + (had.run.steps if more is None else more)
     if steps <= origin.step:
         raise InputError(f"steps to take from step {origin.step}: expected at least 1, got {more}")
@@ -85,12 +85,6 @@ def futures(
             name = f"{arm}-s{seed}-{digest(seeded)}-{origin.adapter[:8]}"  # a checkpoint made anew is another origin
             found.append(Job(arm, seed, seeded, Path(out) / name, begins))
     return found
-
-
-def settings_at(run: runs.Run, step: int) -> Config:
-    """A run's settings when its checkpoint of ``step`` was made: those it switched to, where it had been switched by then."""
-    acted = run.alarms[run.alarms["action"] == "switch"]
-    return run.config.switched() if (acted["step"] <= step).any() else run.config
 
 
 def of_preset(name: str, had: Config) -> dict[str, dict[str, Any]]:

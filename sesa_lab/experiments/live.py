@@ -6,7 +6,6 @@ without a kernel.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from sesa_lab import plots, runs
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import agents, path_exploration
 from sesa_lab.experiments.jobs import Job
+from sesa_lab.plots import notebook
 
 LABELS = {**path_exploration.LABELS, **agents.LABELS}
 """What the curves call the arms of either kind of experiment; no name is of both."""
@@ -42,14 +42,11 @@ class LiveCurves:
         begun = sum(frame is not None for frame in found)
         title = f"live: {self.column.replace('_', ' ')}, {begun} of {len(self.jobs)} runs begun"
         figure = plots.curves(table, self.column, title=title, unit=self.unit, caption="as far as the runs have come")
-        # As a raw bundle: a figure given to display() shows itself anew each time, whatever the display id.
-        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json())}
+        drawn = notebook.bundle(figure)
         if self.handle is None:
-            self.handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self.handle = display(drawn, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
-            # JupyterLab's renderer leaves a figure that is drawn already as it is: something else must come in between.
-            self.handle.update({"text/html": f"<div style='height: {figure.layout.height}px'></div>"}, raw=True)
-            self.handle.update(bundle, raw=True)
+            notebook.redraw(self.handle, drawn)
 
 
 _EMPTY = pd.DataFrame({"arm": [], "seed": [], "step": []})

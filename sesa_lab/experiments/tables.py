@@ -47,7 +47,7 @@ def source(jobs: Sequence[Job], loaded: Sequence[runs.Run], bands: str = plots.B
         zip(jobs, loaded, strict=True)
     )
     rows = [
-        {"run": job.folder.name, "commit": _commit(run), "config": LABELS.get(job.arm, job.arm), "seed": job.seed}
+        {"run": job.folder.name, "commit": run.commit, "config": LABELS.get(job.arm, job.arm), "seed": job.seed}
         for job, run in shown
     ]
     return plots.provenance(rows, bands)
@@ -228,11 +228,6 @@ def verdict(ratio: Mapping[str, Any], goal: float, accuracy: statistics.Interval
         words = "reproduced" if ratio["mean"] >= goal else "partly (smaller)"
         return words if accuracy.mean >= -GOALS["accuracy lost"] else f"{words}, but accuracy lost"
     return "refuted here" if ratio["high"] < 1.0 else "not shown"
-
-
-def _commit(run: runs.Run) -> str:
-    git = run.environment.get("git") or {}
-    return str(git.get("commit") or "unknown")[:7] + ("+" if git.get("dirty") else "")
 
 
 def growth(evaluations: pd.DataFrame, column: str, step: int) -> pd.DataFrame:

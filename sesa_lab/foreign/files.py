@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sesa_lab import runs
-from sesa_lab.errors import InputError, short
+from sesa_lab.errors import InputError, printable, short
 from sesa_lab.runs import layout, schema
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".npy", ".npz"}
@@ -105,8 +105,7 @@ def tables(places: Sequence[str]) -> list[Table]:
 
 def clean(text: object, most: int = LONGEST_NAME) -> str:
     """A column's name, or another text, in one line that can be shown: what is not printable becomes a dot; cut at ``most``."""
-    line = "".join(c if c.isprintable() else "\u00b7" for c in str(text)[:most])
-    return line or "(empty)"
+    return printable(str(text)[:most]) or "(empty)"
 
 
 def shown(path: object) -> str:

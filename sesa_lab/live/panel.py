@@ -7,7 +7,6 @@ restored and go on: the button "Curves here" draws it anew inside the panel.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,9 +19,8 @@ from tqdm import tqdm
 from sesa_lab.errors import InputError
 from sesa_lab.live.figure import curves, sendable
 from sesa_lab.live.state import OURS, RESUMABLE, State, Watcher
-from sesa_lab.plots import theme
+from sesa_lab.plots import notebook, theme
 
-MIME = "application/vnd.plotly.v1+json"
 LOOK_SECONDS = 1.0
 DRAW_SECONDS = 2.0
 """At least, between two drawings of the curves while the run goes on."""
@@ -160,21 +158,18 @@ class Panel:
         run = self.watcher.run
         if run is None or not (len(run.steps) or len(run.evaluations)):
             return None
-        # As a raw bundle: a figure given to display() shows itself anew each time, whatever the display id.
-        return {MIME: json.loads(curves(run).to_json())}
+        return notebook.bundle(curves(run))
 
     def _draw(self) -> None:
         bundle = self._bundle()
         if bundle is None:
             return
-        height = bundle[MIME]["layout"]["height"]
         for handle in self._handles:
-            # JupyterLab's plotly renderer leaves a figure that it has drawn as it is, whatever comes: something else must come
-            # between. As high, so that the page does not jump.
-            handle.update({"text/html": f"<div style='height: {height}px'></div>"}, raw=True)
-            handle.update(bundle, raw=True)
-        shown = self.here.value
-        self.inner.outputs = ({"output_type": "display_data", "data": bundle, "metadata": {}},) if shown else ()
+            notebook.redraw(handle, bundle)
+        if self.here.value:
+            notebook.fill(self.inner, bundle)
+        else:
+            self.inner.outputs = ()
 
 
 def _remaining(state: State) -> str:

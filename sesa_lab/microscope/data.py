@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sesa_lab import runs
-from sesa_lab.collapse import Drawn, detect, direct_of, step_signals
+from sesa_lab.collapse import COLUMNS, detect, direct_of, of_rollouts
 from sesa_lab.errors import InputError, suggest
 
 Source = Literal["candidates", "answers"]
@@ -22,7 +21,6 @@ SOURCES: tuple[Source, ...] = ("candidates", "answers")
 FAN = (1, 8, 64)
 """The k of the pass@k that are drawn."""
 OTHERS, UNREADABLE = "others", "unreadable"
-_READ = ["step", "group", "success", "strategy", "credited", "drawn_under"]
 _SAMPLE = ["step", "group", "index", "task", "reward", "success", "strategy", "completion"]
 
 
@@ -103,7 +101,7 @@ def read(run: runs.Run | str | Path) -> View:
         InputError: no run there, or it has no committed candidates.
     """
     run = run if isinstance(run, runs.Run) else runs.load(run)
-    rows = run.read_rollouts(_READ)
+    rows = run.read_rollouts(list(COLUMNS))
     if not len(rows):
         raise InputError(
             f"{run.path} has no committed candidates yet; they come with its first checkpoint"
@@ -250,28 +248,6 @@ def _evaluated(run: runs.Run, answers: pd.DataFrame | None) -> pd.DataFrame:
 def _detected(run: runs.Run, rows: pd.DataFrame) -> pd.DataFrame:
     """What the detector, with its defaults, says of a run that nobody watched."""
     entropy = dict(zip(run.steps["step"], run.steps["entropy"], strict=True))
-    direct = direct_of(run.config.sampler)
-    signals = [
-        {"step": step, **step_signals(groups, direct, float(entropy.get(step, np.nan)))}
-        for step, groups in _groups(rows)
-    ]
-    found: list[dict[str, Any]] = [
-        {"step": alarm.step, "onset": alarm.onset} for alarm in detect(pd.DataFrame(signals))[0]
-    ]
+    alarms, _ = detect(of_rollouts(rows, direct_of(run.config.sampler), entropy))
+    found = [{"step": alarm.step, "onset": alarm.onset} for alarm in alarms]
     return pd.DataFrame(found, columns=["step", "onset"]).astype("int64")
-
-
-def _groups(rows: pd.DataFrame) -> Iterator[tuple[int, list[Drawn]]]:
-    """Every step's groups. By slices of lists: a data frame a group takes ten times as long (``collapse.of_rollouts``)."""
-    rows = rows.sort_values(["step", "group"], kind="stable")
-    strategies = rows["strategy"].astype(object).where(rows["strategy"].notna(), None).tolist()
-    others = [rows[name].tolist() for name in ("success", "credited", "drawn_under")]
-    keys = rows[["step", "group"]].to_numpy()
-    edges = [0, *(np.flatnonzero((np.diff(keys, axis=0) != 0).any(axis=1)) + 1).tolist(), len(rows)]
-    groups: list[Drawn] = []
-    for start, end in itertools.pairwise(edges):
-        groups.append(Drawn(strategies[start:end], *(column[start:end] for column in others)))
-        step = int(keys[start, 0])
-        if end == len(rows) or keys[end, 0] != step:
-            yield step, groups
-            groups = []

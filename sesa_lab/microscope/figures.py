@@ -10,13 +10,13 @@ from plotly.subplots import make_subplots
 
 from sesa_lab.errors import InputError
 from sesa_lab.microscope.data import FAN, Heat, Source, View
+from sesa_lab.plots.collapse import mark_alarm
 from sesa_lab.plots.theme import COLOURS, escape, finish, provenance
 
 LEFT, RIGHT = 210, 110
 """Margins in pixels, alike in both figures, so that a step is at the same place in both."""
 _ROW, _PANEL = 24, 105  # pixels a strategy, and a panel of curves
 _BLUE, _ORANGE = "0,114,178", "213,94,0"
-_INK = "#8A8A8A"
 _SPACING = 0.04
 _OF = {"candidates": "a step's candidates", "answers": "the evaluated answers"}
 _ALARMS = "grey line: alarm, grey band: from its change point on"
@@ -73,18 +73,8 @@ def curves(views: Sequence[View], step: int | None = None) -> go.Figure:
     for col, view in enumerate(views, start=1):
         _curves_of(figure, view, col)
         for _, alarm in view.alarms.iterrows():
-            figure.add_vrect(
-                x0=int(alarm["onset"]),
-                x1=int(alarm["step"]),
-                fillcolor=_INK,
-                opacity=0.25,
-                line_width=0,
-                row="all",
-                col=col,
-                exclude_empty_subplots=False,
-            )
-            figure.add_vline(
-                x=int(alarm["step"]), line={"color": _INK, "width": 2}, row="all", col=col, exclude_empty_subplots=False
+            mark_alarm(
+                figure, int(alarm["onset"]), int(alarm["step"]), row="all", col=col, exclude_empty_subplots=False
             )
     for number, title in enumerate(_PANELS, start=1):
         figure.update_yaxes(title={"text": title, "font": {"size": 12}}, row=number, col=1)
@@ -203,17 +193,15 @@ def _finish(
                 col=col,
                 exclude_empty_subplots=False,
             )
-    sources = []
-    for view in views:
-        git = view.run.environment.get("git") or {}
-        sources.append(
-            {
-                "run": view.run.path.resolve().name,
-                "commit": f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None,
-                "config": view.run.config.sampler.name,
-                "seed": view.run.config.run.seed,
-            }
-        )
+    sources = [
+        {
+            "run": view.run.path.resolve().name,
+            "commit": view.run.commit,
+            "config": view.run.config.sampler.name,
+            "seed": view.run.config.run.seed,
+        }
+        for view in views
+    ]
     legend = 50 if any(trace.showlegend for trace in figure.data) else 0
     finish(figure, title, provenance(sources, note), height=height, below=62, top=70 + legend)
     figure.update_layout(margin={"l": LEFT, "r": RIGHT}, legend={"y": 1 + 26 / height}, hovermode="closest")

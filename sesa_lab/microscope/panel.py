@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ import traitlets as t
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import figures
 from sesa_lab.microscope.data import SOURCES, UNREADABLE, Heat, Selection, View, heat, read, samples
+from sesa_lab.plots import notebook
 from sesa_lab.plots.theme import escape
 from sesa_lab.runs.load import Run
 
-_MIMETYPE = "application/vnd.plotly.v1+json"
 _ALL = -1  # of a dropdown None means that nothing is chosen
 _MOST_LISTED = 12  # samples in the panel; the inspector shows them all
 
@@ -158,15 +157,10 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
     def _show(self) -> None:
         """Draw, list the samples, tell the inspector and who observes."""
         for name, area in self._areas.items():
-            bundle = json.loads(getattr(self, name)().to_json())
-            if self._drawn.get(name) == bundle:
-                continue
-            self._drawn[name] = bundle
-            # JupyterLab's plotly renderer leaves a figure that it has drawn as it is: something else must come between. As high,
-            # so that the page does not jump. Set, not captured: what a cell prints meanwhile cannot get in.
-            height = bundle["layout"]["height"]
-            area.outputs = (_output("text/html", f"<div style='height: {height}px'></div>"),)
-            area.outputs = (_output(_MIMETYPE, bundle),)
+            drawn = notebook.bundle(getattr(self, name)())
+            if self._drawn.get(name) != drawn:
+                self._drawn[name] = drawn
+                notebook.fill(area, drawn)
         chosen = self._selection()
         view = self.views[chosen.run]
         rows = samples(view, chosen)
@@ -229,10 +223,6 @@ def _controls(views: Sequence[View]) -> dict[str, Any]:
             options=[("all", _ALL)], value=_ALL, description="strategy", style=style, layout={"width": "420px"}
         ),
     }  # fmt: skip
-
-
-def _output(kind: str, data: Any) -> dict[str, Any]:
-    return {"output_type": "display_data", "data": {kind: data}, "metadata": {}}
 
 
 def _said(view: View, chosen: Selection, found: int) -> str:

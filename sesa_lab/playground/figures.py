@@ -208,10 +208,9 @@ def _finish(
     figure.update_xaxes(
         exponentformat="power", zeroline=not isinstance(figure.data[0], go.Heatmap), zerolinecolor="#767b84"
     )
-    git = result.step.run.environment.get("git") or {}
     source = {
         "run": result.step.run.path.resolve().name,
-        "commit": f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None,
+        "commit": result.step.run.commit,
         "config": result.step.config.environment.name,
         "seed": result.step.config.run.seed,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import threading
 from pathlib import Path
@@ -16,11 +15,11 @@ from sesa_lab.config import UpdateConfig
 from sesa_lab.playground import figures
 from sesa_lab.playground.compute import Result, Rule, compare, compute, rule
 from sesa_lab.playground.stored import Step, read
+from sesa_lab.plots import notebook
 from sesa_lab.plots.theme import escape
 from sesa_lab.runs.load import Run
 from sesa_lab.widgets.tokens import find
 
-_MIMETYPE = "application/vnd.plotly.v1+json"
 _FIELDS = {field.name: field for field in dataclasses.fields(UpdateConfig)}
 _UPDATE = (
     "loss", "correction", "conditioning", "repeats", "advantage", "clip_low", "clip_high", "truncation", "kl_coef", "kl_estimator",
@@ -118,9 +117,7 @@ class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not a
             self.result = compute(self.step, self.rule)
             self._said.value = _said(self.result)
             for name, area in self._areas.items():
-                # Set, not captured: what a cell prints meanwhile cannot get in.
-                data = {_MIMETYPE: json.loads(getattr(self, name)().to_json())}
-                area.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+                notebook.fill(area, notebook.bundle(getattr(self, name)()))
 
     def _fit(self) -> None:
         """What other controls have to follow: candidates of the group, the second likelihood, what needs a KL penalty."""

@@ -182,12 +182,15 @@ def read(run: Run | str | Path, number: int | None = None) -> Step:
     number = there[-1] if number is None else number
     if isinstance(number, bool) or number not in there:
         raise InputError(f"step {number!r} is not among the stored rollouts of {run.path}; there are {_named(there)}")
-    config = run.config
-    if len(run.alarms) and ((run.alarms["action"] == "switch") & (run.alarms["step"] < number)).any():
-        config = config.switched()
     logged = run.steps.loc[run.steps["step"] == number, "loss"]
     frame = run.read_rollouts(columns=COLUMNS, steps=[number]).sort_values(["group", "index"], kind="stable")
-    return Step(number, _members(frame, run.path), config, float(logged.iloc[-1]) if len(logged) else math.nan, run)
+    return Step(
+        number,
+        _members(frame, run.path),
+        run.config_at(number),
+        float(logged.iloc[-1]) if len(logged) else math.nan,
+        run,
+    )
 
 
 def _named(steps: Sequence[int]) -> str:

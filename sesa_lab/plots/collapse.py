@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,6 +19,7 @@ NAMES = {
 }
 """Signal -> what the legend calls it."""
 _COLUMNS = 4
+_INK = "#8A8A8A"
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -58,11 +60,23 @@ def signals(table: pd.DataFrame, marks: Sequence[tuple[str, int, int]], caption:
                 **place,
             )
         for _, onset, step in (mark for mark in marks if mark[0] == run):
-            figure.add_vrect(x0=onset, x1=step, fillcolor="#8A8A8A", opacity=0.25, line_width=0, **place)
-            figure.add_vline(x=step, line={"color": "#8A8A8A", "width": 2}, **place)
+            mark_alarm(figure, onset, step, **place)
     figure.update_xaxes(title="training step", row=rows)
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%")
     figure.update_yaxes(title="share of the best so far", col=1)
     figure.update_layout(legend={"y": 1 + 26 / (240 * rows)})
     shown = caption_or(caption, None, "grey: from the change point to the alarm")
     return finish(figure, "Signals of collapse", shown, height=60 + 240 * rows, top=112)
+
+
+def mark_alarm(figure: go.Figure, onset: int, step: int, **where: Any) -> None:
+    """Shade from the change point to the alarm, and draw a line at the alarm.
+
+    Args:
+        figure: with training steps on its x axis.
+        onset: the change point.
+        step: of the alarm.
+        where: in which panels, as plotly's ``add_vline`` takes it.
+    """
+    figure.add_vrect(x0=onset, x1=step, fillcolor=_INK, opacity=0.25, line_width=0, **where)
+    figure.add_vline(x=step, line={"color": _INK, "width": 2}, **where)

@@ -51,9 +51,26 @@ class Run:
     @property
     def label(self) -> str:
         """Folder name, seed and commit (``+`` where the checkout had changes), e.g. ``lab-0 seed 0 @3f16249+``."""
+        commit = self.commit
+        made = f" @{commit[:7]}{'+' if commit.endswith('+') else ''}" if commit else ""
+        return f"{self.path.resolve().name} seed {self.config.run.seed}{made}"
+
+    @property
+    def commit(self) -> str | None:
+        """Of the code that made it, with ``+`` where the checkout had changes; None: not known."""
         git = self.environment.get("git")
-        commit = f" @{git['commit'][:7]}{'+' if git['dirty'] else ''}" if git else ""
-        return f"{self.path.resolve().name} seed {self.config.run.seed}{commit}"
+        return f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None
+
+    @property
+    def switched_after(self) -> int | None:
+        """The step whose alarm changed the settings (``watch.switch``): the next one had others. None: they never changed."""
+        acted = self.alarms.loc[self.alarms["action"] == "switch", "step"]
+        return int(acted.iloc[0]) if len(acted) else None
+
+    def config_at(self, step: int) -> Config:
+        """The settings that ``step`` was, or is to be, taken with."""
+        last = self.switched_after
+        return self.config if last is None or step <= last else self.config.switched()
 
     @property
     def finished(self) -> bool:

@@ -121,15 +121,13 @@ class Trainer:
 
     def _check_environment(self) -> None:
         """Raises ``InputError`` where the environment is not one to train on, or not with these settings."""
-        scopes = {self.config.sampler.sketch_scope}
-        if self.config.watch.switch:
-            scopes.add(self.config.switched().sampler.sketch_scope)
         split = self.environment.options.get("split", "train")
         if split != "train":
             raise InputError(
                 f"environment.options: split = {split!r}: a run is trained on split 'train' alone; validation and test tasks are"
                 " for its evaluations (and `sesa-lab evaluate RUN --split ...`); leave split out"
             )
+        scopes = {phase.sampler.sketch_scope for phase in self.config.phases}
         if "turn" in scopes and self.environment.turns == 1:
             raise InputError(
                 f"sampler.sketch_scope = 'turn' makes no sense with environment {self.environment.name} as it is set: it has one"
@@ -139,9 +137,9 @@ class Trainer:
     def _check_prompts(self) -> None:
         """Raises ``InputError`` where the first step could not be asked: too long a dialogue, or one that cannot grow."""
         requests = [self.request(index) for index in range(self.config.run.groups)]
-        evaluation, ways = self.config.evaluation, [(self.config.sampler, "")]
-        if self.config.watch.switch:
-            ways.append((self.config.switched().sampler, " or change watch.switch"))
+        evaluation = self.config.evaluation
+        endings = ("", " or change watch.switch")
+        ways = [(phase.sampler, ending) for phase, ending in zip(self.config.phases, endings, strict=False)]
         if any(way.name == "sequential" for way, _ in ways):
             check_world(self.world)
         if evaluation.test_guided == "yes":
@@ -212,13 +210,10 @@ class Trainer:
         """What is done about the alarm of step ``number``, and done it; training may go on with other settings from here."""
         action = self.config.watch.on_alarm
         if action == "switch":
-            self._switch(number)
+            self.config = self.config.switched()
+            self.watch.switch(number, self.config)
+            self._set_rate()
         return action
-
-    def _switch(self, number: int) -> None:
-        self.config = self.config.switched()
-        self.watch.switch(number, self.config)
-        self._set_rate()
 
     def _set_rate(self) -> None:
         for group in self.optimiser.param_groups:

@@ -156,12 +156,9 @@ def workload(config: Config, environment: Any, processes: int = 1) -> Workload:
         environment: on whose tasks it is trained.
         processes: that share the groups out.
     """
-    found = _workload(config, environment, processes)
-    if not config.watch.switch:
-        return found
-    later = _workload(config.switched(), environment, processes)
-    larger = {name: max(getattr(found, name), getattr(later, name)) for name in ("tokens", "rows", "micro_batch")}
-    return dataclasses.replace(found, **larger)
+    found = [_workload(phase, environment, processes) for phase in config.phases]
+    larger = {name: max(getattr(each, name) for each in found) for name in ("tokens", "rows", "micro_batch")}
+    return dataclasses.replace(found[0], **larger)
 
 
 def _workload(config: Config, environment: Any, processes: int) -> Workload:

@@ -21,9 +21,9 @@ from sesa_lab.errors import InputError
 from sesa_lab.live import worker
 from sesa_lab.live.figure import POINTS, curves, thinned
 from sesa_lab.live.folder import Folder, Status
-from sesa_lab.live.panel import MIME
 from sesa_lab.live.run import LiveRun
 from sesa_lab.live.worker import Reporter, Stopped
+from sesa_lab.plots.notebook import MIMETYPE as MIME
 from sesa_lab.runs import RunWriter
 
 CONFIG = Config.build(**sections(TINY))
