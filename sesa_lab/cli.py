@@ -20,6 +20,7 @@ from sesa_lab import (
     cli_lab,
     cli_metrics,
     cli_models,
+    cli_reproduce,
     environments,
     prompts,
     serving,
@@ -89,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     cli_models.add_arguments(_command(commands, "merge", cli_models.TEXT, cli_models.run))
     cli_lab.add_arguments(_command(commands, "lab", cli_lab.TEXT, cli_lab.run))
     _report(commands)
+    cli_reproduce.add_reproduce(_command(commands, "reproduce", cli_reproduce.REPRODUCE, cli_reproduce.run_reproduce))
+    cli_reproduce.add_status(_command(commands, "status", cli_reproduce.STATUS, cli_reproduce.run_status))
     _experiment(commands)
     _demo(commands)
     _bench(commands)

@@ -33,6 +33,8 @@ COMMANDS = [
     "serve",
     "merge",
     "report",
+    "reproduce",
+    "status",
     "experiment",
     "demo",
     "bench",

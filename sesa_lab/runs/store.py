@@ -254,6 +254,24 @@ def _locked(path: Path) -> Iterator[int]:
         raise
 
 
+def in_use(path: str | Path) -> bool:
+    """Whether a process is writing the run folder ``path``, on this machine or where file locks are shared.
+
+    Its lock is tried for a moment: a run that is begun right then may be told that another process is at it.
+    """
+    try:
+        handle = os.open(Path(path) / layout.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _cut(path: Path, committed: tuple[Path, checkpoint.State] | None) -> None:
     """Deletes what lies beyond the last commit: metrics lines, parts, half-written files."""
     step = committed[1].step if committed else -1

@@ -1,0 +1,174 @@
+"""The numbers of a report: estimates with intervals, traced to runs; as JSON, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sesa_lab import comparisons, runs, statistics
+from sesa_lab.errors import InputError, writing
+from sesa_lab.experiments.jobs import Failure, Job
+from sesa_lab.reproduce import values as of_runs
+from sesa_lab.reproduce.plan import Plan
+from sesa_lab.reproduce.values import BEFORE, BY_TASK, COUNTED, TIMED
+from sesa_lab.runs import environment
+from sesa_lab.runs.files import write_atomic
+
+JSON, CSV, LATEX = "results.json", "results.csv", "results.tex"
+SCHEMA = 1
+"""Of results.json; it grows where a reader of older files would misread new ones."""
+_NUMBERS = ("mean", "iqm", "diff", "diff_base", "poi")
+
+
+def work_out(plan: Plan, failures: Sequence[Failure], command: str) -> dict[str, Any]:
+    """All that results.json says.
+
+    Args:
+        plan: whose runs are counted: those that are finished.
+        failures: what did not finish, and why.
+        command: that makes it.
+    """
+    lost = {failure.job.folder for failure in failures}
+    jobs = [job for job in plan.jobs if job.folder not in lost]
+    loaded = [runs.load(job.folder) for job in jobs]
+    table = estimates(plan, jobs, loaded)
+    facts = environment.facts(plan.seeds[0] if plan.seeds else 0)
+    return {
+        "schema": SCHEMA,
+        "experiment": plan.name,
+        "title": plan.experiment.title,
+        "question": plan.experiment.question,
+        "preset": plan.preset,
+        "seeds": list(plan.seeds),
+        "options": dict(plan.options),
+        "baseline": plan.experiment.baseline,
+        "base": plan.experiment.base or BEFORE,
+        "command": command,
+        "made": {key: facts[key] for key in ("started", "python", "platform", "cpu", "cpus", "versions", "git")},
+        "intervals": comparisons.METHOD,
+        "estimates": json.loads(table.to_json(orient="records")),
+        "runs": of_runs.facts(jobs, loaded),
+        "failed": [{"folder": str(f.job.folder.name), "reason": f.reason} for f in failures],
+    }
+
+
+def estimates(plan: Plan, jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> pd.DataFrame:
+    """One row a group, measure and arm: ``comparisons.compare``, with the arms' and measures' names in words.
+
+    Holm's correction is over the arms that are compared in one measure of one group.
+    """
+    if not jobs:
+        return pd.DataFrame()
+    experiment, parts = plan.experiment, []
+    long = of_runs.values(jobs, loaded, experiment.baseline, experiment.base)
+    base, ks = experiment.base or BEFORE, of_runs.ks_of(loaded)
+    for (group, measure), part in long.groupby(["group", "measure"], sort=False):
+        arms = set(part["arm"])
+        plain = experiment.baseline if experiment.baseline in arms else None
+        table = part if measure == BY_TASK else part.drop(columns="task")
+        found = comparisons.compare(table, plain, base if base in arms else None)
+        if measure in COUNTED:
+            found = found.drop(columns=[name for name in found if str(name).startswith(("diff", "poi", "p_", "iqm"))])
+            found = found.drop(columns="p", errors="ignore")
+        found.insert(0, "measure", measure)
+        found.insert(0, "group", group)
+        found.insert(3, "label", [of_runs.label(str(arm)) for arm in found["arm"]])
+        found.insert(4, "heading", of_runs.heading(str(measure), ks))
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def chosen(plan: Plan, found: dict[str, Any]) -> pd.DataFrame:
+    """Estimates of the measures that the experiment names, in its order; all where it names none."""
+    table = pd.DataFrame(found["estimates"])
+    wanted = plan.experiment.measures
+    if not len(table) or not wanted:
+        return table
+    place = {name: number for number, name in enumerate(wanted)}
+    kept = table[table["measure"].isin(wanted)]
+    return kept.sort_values(
+        ["group", "measure"], key=lambda c: c.map(place) if c.name == "measure" else c, kind="stable"
+    )
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Estimates as text, one row a group, measure and arm: every number with its interval, n and seeds beside it."""
+    rows = []
+    for row in table.to_dict("records"):
+        words = {"group": row["group"], "measure": row["heading"], "arm": row["label"]}
+        n = int(row["n_seeds"])
+        for name, title in (
+            ("mean", "mean"), ("diff", "over baseline RL"), ("diff_base", "over base"), ("iqm", "IQM"),
+            ("poi", "P(better than baseline RL)"),
+        ):  # fmt: skip
+            words[title] = interval(row, name, int(row.get("n_pairs") or 0) if name in ("diff", "poi") else n)
+        p = row.get("p_holm")
+        words["p (Holm)"] = "" if p is None or not math.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+        words["n"] = str(n)
+        words["seeds"] = str(row["seeds"])
+        rows.append(words)
+    return pd.DataFrame(rows)
+
+
+def interval(row: dict[str, Any], name: str, n: int) -> str:
+    """``0.71 [0.66, 0.75]``; empty where there is no value."""
+    mean, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high")) if name != "mean" else (
+        row.get(key) for key in ("mean", "low", "high")
+    )  # fmt: skip
+    if mean is None or not math.isfinite(mean):
+        return ""
+    low, high = (math.nan if end is None else end for end in (low, high))
+    return statistics.text(mean, low, high, n).rpartition(" (")[0]
+
+
+def write(found: dict[str, Any], plan: Plan) -> None:
+    """results.json, results.csv (all estimates) and results.tex (those that the experiment names), each whole or not at all.
+
+    Raises:
+        InputError: a file cannot be written; what was there is as it was.
+    """
+    table = pd.DataFrame(found["estimates"])
+    words = in_words(chosen(plan, found))
+    shown = words.drop(columns=["IQM"], errors="ignore")
+    put(plan.folder / CSV, table.to_csv(index=False).encode())
+    put(plan.folder / LATEX, (comparisons.latex(shown) if len(shown) else "").encode())
+    put(plan.folder / JSON, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file whole, or leave what was there and raise one ``InputError``."""
+    with writing(path, "mend the folder's permissions or space and give the same command again; runs are kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, lambda file: file.write(data))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A results.json.
+
+    Raises:
+        InputError: there is none, it is damaged, or of a later version.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found["estimates"], list):
+            raise ValueError("it holds no estimates")
+    except FileNotFoundError:
+        raise InputError(f"no results at {path}; make them with `sesa-lab reproduce`") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no results.json ({error}); make it anew with `sesa-lab reproduce`") from error
+    if found.get("schema") != SCHEMA:
+        raise InputError(f"{path} is of version {found.get('schema')!r}, expected {SCHEMA}; make it anew")
+    return found
+
+
+def comparable(found: dict[str, Any]) -> dict[str, Any]:
+    """What two executions of the same runs must agree on: all but when and where they were made, and how long they took."""
+    kept = {key: value for key, value in found.items() if key not in ("made", "command")}
+    kept["estimates"] = [row for row in found["estimates"] if row["measure"] not in TIMED]
+    kept["runs"] = [{k: v for k, v in run.items() if k not in ("cpu", "gpu", "commit")} for run in found["runs"]]
+    return kept

@@ -1,0 +1,107 @@
+"""What each run of an experiment reached: one tidy table, whatever the experiment is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from sesa_lab import runs
+from sesa_lab.experiments.agent_tables import MEASURES, with_training
+from sesa_lab.experiments.agents import LABELS as AGENTS
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.experiments.matrix import digest
+from sesa_lab.experiments.path_exploration import LABELS as PATH
+
+BY_TASK = "success_by_task"
+"""The policy's probability of success on each validation task (in Path Exploration, its one task) after the last step."""
+WORDS = {
+    **MEASURES,
+    "coverage": "distinct correct",
+    "valid_mass": "readable answers",
+    BY_TASK: "success, by validation task",
+}
+"""Measure -> its heading, the unit in brackets where it has one."""
+COUNTED = ("tokens_total", "seconds_total", "tokens_trained")
+"""Measures of cost: they are told, and not compared."""
+TIMED = ("seconds_total",)
+"""Measures that differ from one execution of a run to the next."""
+BEFORE = "before"
+"""The arm that stands for what the baseline's runs were before their first step."""
+
+
+def label(arm: str) -> str:
+    """What charts and tables call an arm."""
+    return AGENTS.get(arm, PATH.get(arm, "base, not trained" if arm == BEFORE else arm))
+
+
+def heading(measure: str, ks: Sequence[int] = ()) -> str:
+    """What tables call a measure; ``ks``: of an expected coverage."""
+    if measure == "coverage" and ks:
+        return f"expected coverage@{ks[0]}"
+    return WORDS.get(measure, measure.replace("_", " "))
+
+
+def values(jobs: Sequence[Job], loaded: Sequence[runs.Run], baseline: str, base: str) -> pd.DataFrame:
+    """What each run reached after its last step: on test tasks without sketches where it was judged on such, else as evaluated.
+
+    Args:
+        jobs: finished ones.
+        loaded: their runs, in the same order.
+        baseline: arm whose state before the first step stands for the base policy, where no arm ``base`` does.
+        base: the arm that is not trained; empty: none is.
+
+    Returns:
+        Columns group (the folder of a task and base policy), arm, seed, task (number; -1: a mean over tasks), measure, value.
+    """
+    parts = []
+    for job, run in zip(jobs, loaded, strict=True):
+        last = run.config.run.steps
+        parts.append(_rows(job, job.arm, run, last))
+        if not base and job.arm == baseline:
+            parts.append(_rows(job, BEFORE, run, 0))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(job: Job, arm: str, run: runs.Run, step: int) -> pd.DataFrame:
+    tests = run.tests
+    if len(tests) and step == run.config.run.steps:
+        row = with_training(tests[~tests["guided"].astype(bool)], job, run).iloc[-1]
+    else:
+        row = run.evaluations[run.evaluations["step"] == step].iloc[-1]
+    names = [name for name in WORDS if name in row.index and pd.notna(row[name])]
+    found = pd.DataFrame({"task": -1, "measure": names, "value": [float(row[name]) for name in names]})
+    answers = run.read_answers(["task", "probability", "success"], [step])
+    if len(answers):
+        mass = answers["probability"].where(answers["success"], 0.0)
+        by_task = mass.groupby(answers["task"]).sum().rename("value").reset_index().assign(measure=BY_TASK)
+        found = pd.concat([found, by_task], ignore_index=True)
+    return found.assign(group=job.folder.parent.name, arm=arm, seed=job.seed)
+
+
+def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> list[dict[str, object]]:
+    """Of each run: folder, arm, seed, commit (``+``: the checkout had changes), a digest of its config, and its machine."""
+    return [
+        {
+            "folder": f"{job.folder.parent.name}/{job.folder.name}",
+            "arm": job.arm,
+            "seed": job.seed,
+            "commit": run.commit,
+            "config": digest(run.config),
+            "steps": run.config.run.steps,
+            "cpu": run.environment.get("cpu"),
+            "gpu": run.environment.get("gpu"),
+        }
+        for job, run in zip(jobs, loaded, strict=True)
+    ]
+
+
+def ks_of(loaded: Sequence[runs.Run]) -> tuple[int, ...]:
+    """The k of expected coverage, where answers can be enumerated; empty: coverage counts distinct strategies of samples."""
+    found = {
+        int(k)
+        for run in loaded
+        if run.config.environment.name == "path_exploration"
+        for k in run.evaluations["coverage_k"].dropna().unique()
+    }
+    return tuple(sorted(found))
