@@ -241,8 +241,8 @@ def compare(
         ``6-8`` where it varies); ``mean``, ``low``, ``high`` (Student's t over seeds' means), ``boot_low``, ``boot_high``
         (hierarchical bootstrap); ``iqm``, ``iqm_low``, ``iqm_high`` (over all cells, hierarchical bootstrap). Against the
         baseline, all NaN or 0 in its own row: ``n_pairs``, the seeds that both have, with a common task; of these ``diff``,
-        ``diff_low``, ``diff_high``, ``diff_boot_low``, ``diff_boot_high``, ``p``, as in ``paired_difference``, and ``p_holm``,
-        over the arms; of all seeds of either, paired or not, ``poi``, ``poi_low``, ``poi_high``: the probability of improvement
+        ``diff_low``, ``diff_high``, ``diff_boot_low``, ``diff_boot_high``, ``p``, as in ``paired_difference``, and ``p_holm``, of
+        arms but ``base``; of all seeds of either, paired or not, ``poi``, ``poi_low``, ``poi_high``: probability of improvement
         of seeds' means. With ``base`` the same again, ``poi`` left out: ``n_pairs_base``, ``diff_base``, ``diff_base_low``,
         ``diff_base_high``, ``diff_base_boot_low``, ``diff_base_boot_high``, ``p_base``, ``p_base_holm``.
 
@@ -264,7 +264,7 @@ def compare(
         rows.append(row)
     result = pd.DataFrame(rows)
     for name in ["p"] if base is None else ["p", "p_base"]:
-        result.insert(result.columns.get_loc(name) + 1, f"{name}_holm", holm(result[name]))
+        result.insert(result.columns.get_loc(name) + 1, f"{name}_holm", holm(result[name].where(result["arm"] != base)))
     return result
 
 

@@ -41,7 +41,8 @@ _TAGS = frozenset(
 _ATTRIBUTES = {"th": ["colspan", "rowspan"], "td": ["colspan", "rowspan"]}
 _IMAGES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8", "image/svg+xml": b"<"}
 """Kinds of images with how their content begins."""
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+"""Colours and such; titles and links, which end with a bell, or an ESC and a backslash. No ESC inside: it took quadratic time."""
 
 
 class Outputs:

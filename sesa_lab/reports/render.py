@@ -22,6 +22,7 @@ from plotly.offline import get_plotlyjs
 from sesa_lab.errors import InputError
 from sesa_lab.reports.markdown import Heading, Markdown
 from sesa_lab.reports.outputs import Outputs
+from sesa_lab.runs.files import write_atomic
 
 _HERE = Path(__file__).parent
 _ERROR_MARKS = {"papermill-error-cell-tag"}
@@ -53,7 +54,7 @@ def render(executed_notebooks: Sequence[Path], out: Path, title: str) -> Path:
         sections.append(f"<section>{body}</section>")
     page = _page(title, markdown.headings, "\n".join(sections), outputs.figures)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_atomic(out, lambda file: file.write(page.encode()))
     return out
 
 

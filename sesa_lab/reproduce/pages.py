@@ -25,7 +25,7 @@ _MOST_RUNS = 60  # listed in a report; results.json has all
 def report(plan: Plan, executed: Sequence[Path], found: Mapping[str, Any]) -> Path:
     """The notebooks, and after them the numbers with what they were made from, as one offline HTML file."""
     numbers = plan.folder / EXECUTED / "numbers.ipynb"
-    with writing(plan.folder, "mend the folder's permissions or space and give the same command again; runs are kept"):
+    with writing(plan.folder, results.REMEDY):
         numbers.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(_numbers(plan, found), numbers)  # type: ignore[no-untyped-call]
         return render.render([*executed, numbers], plan.folder / REPORT, plan.experiment.title)
@@ -45,7 +45,7 @@ def _numbers(plan: Plan, found: Mapping[str, Any]) -> Any:
     ]
     if found["failed"]:
         cells.append(_table("## Runs that failed", pd.DataFrame(found["failed"])))
-    words = results.in_words(results.chosen(plan, dict(found)))
+    words = results.in_words(results.chosen(plan, pd.DataFrame(found["estimates"])))
     if len(words):
         for group, part in words.groupby("group", sort=False):
             cells.append(_table(f"## Estimates: {group}", part.drop(columns="group")))
@@ -78,7 +78,7 @@ def figures(executed: Sequence[Path], folder: Path, kinds: Sequence[str]) -> lis
     for path in executed:
         drawn = _drawn(path)
         wanted += [(go.Figure(each), f"{path.stem}-{number}") for number, each in enumerate(drawn, start=1)]
-    with writing(folder, "mend the folder's permissions or space and give the same command again; runs are kept"):
+    with writing(folder, results.REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:

@@ -78,6 +78,10 @@ def plan(
     if experiment.matrix != "none" and not chosen:
         raise InputError(f'{experiment.path}: preset {preset} has no seeds, expected e.g. seeds = "0-4"')
     made = waves(experiment, runs, chosen, options)
+    arms = dict.fromkeys(job.arm for wave in made for job in wave)
+    for role, arm in (("baseline", experiment.baseline), ("base", experiment.base)):
+        if arm and arms and arm not in arms:
+            raise InputError(f"{experiment.path}: {role} = {arm!r} is no arm of its runs; {suggest(arm, list(arms))}")
     known = {path: defaults(path) for path in experiment.notebooks}
     taken = {*SHARED, *MATRICES[experiment.matrix][1], *(name for names in known.values() for name in names)}
     for name in options:

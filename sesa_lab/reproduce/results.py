@@ -20,6 +20,7 @@ from sesa_lab.runs import environment
 from sesa_lab.runs.files import write_atomic
 
 JSON, CSV, LATEX = "results.json", "results.csv", "results.tex"
+REMEDY = "mend the folder's permissions or space and give the same command again; runs are kept"
 SCHEMA = 1
 """Of results.json; it grows where a reader of older files would misread new ones."""
 _NUMBERS = ("mean", "iqm", "diff", "diff_base", "poi")
@@ -83,17 +84,15 @@ def estimates(plan: Plan, jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> pd
     return pd.concat(parts, ignore_index=True)
 
 
-def chosen(plan: Plan, found: dict[str, Any]) -> pd.DataFrame:
-    """Estimates of the measures that the experiment names, in its order; all where it names none."""
-    table = pd.DataFrame(found["estimates"])
+def chosen(plan: Plan, table: pd.DataFrame) -> pd.DataFrame:
+    """Of ``estimates`` the measures that the experiment names, in its order; all where it names none."""
     wanted = plan.experiment.measures
     if not len(table) or not wanted:
         return table
     place = {name: number for number, name in enumerate(wanted)}
     kept = table[table["measure"].isin(wanted)]
-    return kept.sort_values(
-        ["group", "measure"], key=lambda c: c.map(place) if c.name == "measure" else c, kind="stable"
-    )
+    ordered = kept.assign(_place=kept["measure"].map(place)).sort_values(["group", "_place"], kind="stable")
+    return ordered.drop(columns="_place")
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +132,7 @@ def write(found: dict[str, Any], plan: Plan) -> None:
         InputError: a file cannot be written; what was there is as it was.
     """
     table = pd.DataFrame(found["estimates"])
-    words = in_words(chosen(plan, found))
+    words = in_words(chosen(plan, table))
     shown = words.drop(columns=["IQM"], errors="ignore")
     put(plan.folder / CSV, table.to_csv(index=False).encode())
     put(plan.folder / LATEX, (comparisons.latex(shown) if len(shown) else "").encode())
@@ -142,7 +141,7 @@ def write(found: dict[str, Any], plan: Plan) -> None:
 
 def put(path: Path, data: bytes) -> None:
     """Write a file whole, or leave what was there and raise one ``InputError``."""
-    with writing(path, "mend the folder's permissions or space and give the same command again; runs are kept"):
+    with writing(path, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: file.write(data))
 

@@ -20,7 +20,8 @@ from sesa_lab.reproduce.plan import Plan
 
 Trainer = Callable[[Sequence[Job], str], list[Failure]]
 """Brings jobs to their last step: (jobs, title of the progress bar) -> those that failed."""
-STAMP = ".stamp.json"
+STAMP, LOCK = ".stamp.json", ".lock"
+_REMEDY = "name another folder by --out, or mend its permissions or space"
 
 
 @dataclass
@@ -64,10 +65,12 @@ def reproduce(
         InputError: where nothing can be written.
     """
     bring = train or (lambda jobs, title: attempt(jobs, workers, title))
+    for plan in plans:  # told before anything is trained
+        with writing(plan.folder, _REMEDY):
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            (plan.folder / LOCK).touch()
     outcome = Outcome(failures=_train(plans, bring))
     for plan in plans:
-        with writing(plan.folder, "name another folder by --out, or mend its permissions or space"):
-            plan.folder.mkdir(parents=True, exist_ok=True)
         with _alone(plan.folder):
             try:
                 _report(plan, outcome, images, command)
@@ -117,19 +120,33 @@ def _report(plan: Plan, outcome: Outcome, images: Sequence[str], command: str) -
     with contextlib.suppress(FileNotFoundError):
         (plan.folder / STAMP).unlink()
     found = results.work_out(plan, failed, command)
-    results.write(found, plan)
     if failed:
+        results.write(found, plan)
         raise InputError(
             f"{len(failed)} of {len(own)} runs failed, first {failed[0].job.folder}: {failed[0].reason}; the numbers of the"
             f" others are in {plan.folder / results.JSON}. Mend the cause and give the same command again"
         )
-    executed = []
-    for number, (notebook, parameters) in enumerate(plan.notebooks.items(), start=1):
-        print(f"{plan.name}: notebook {number} of {len(plan.notebooks)}", file=sys.stderr, flush=True)
-        executed.append(execute(notebook, plan.folder / pages.EXECUTED / notebook.name, parameters))
-    outcome.reports.append(pages.report(plan, executed, found))
+    executed = _execute(plan)
+    report = pages.report(plan, executed, found)
+    results.write(found, plan)
     pages.figures(executed, plan.folder / pages.FIGURES, images)
     results.put(plan.folder / STAMP, json.dumps(stamp).encode())
+    outcome.reports.append(report)
+
+
+def _execute(plan: Plan) -> list[Path]:
+    """The notebooks with their parameters; those that lie there from before are replaced by whole ones only."""
+    folder = plan.folder / pages.EXECUTED
+    fresh = folder.with_name(f".tmp-{folder.name}")
+    executed = []
+    with writing(folder, results.REMEDY):
+        folder.mkdir(exist_ok=True)
+        for number, (notebook, parameters) in enumerate(plan.notebooks.items(), start=1):
+            print(f"{plan.name}: notebook {number} of {len(plan.notebooks)}", file=sys.stderr, flush=True)
+            made = execute(notebook, fresh / notebook.name, parameters)
+            executed.append(made.replace(folder / notebook.name))
+        fresh.rmdir()
+    return executed
 
 
 def _fresh(plan: Plan, stamp: dict[str, Any]) -> bool:
@@ -183,7 +200,7 @@ def _code() -> str:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Holds the lock of a report's folder; where another call has it, waits and says so."""
-    with writing(folder, "name another folder by --out, or mend its permissions"), open(folder / ".lock", "a") as lock:
+    with writing(folder, _REMEDY), open(folder / LOCK, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

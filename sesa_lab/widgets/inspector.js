@@ -16,6 +16,7 @@ const COLOURINGS = { surprisal: "surprisal", trained: "in training", ratio: "rat
 const NO_FILTER = { text: "", strategy: null, outcome: "all", low: null, high: null };
 const MOST_SURPRISAL = 5; // nats at which a token has its full colour
 const MOST_RATIO = Math.log(2); // likewise: twice or half as probable
+const KEPT = 64; // candidates whose edited sketch, and what came of it, are remembered
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 // An element; children that are no nodes become text.
@@ -60,6 +61,7 @@ class Page {
     this.active = 0; // the side that up and down move in
     this.stages = []; // per side: whose replay it is, and the frame shown
     this.timers = new Set();
+    this.edited = new Map(); // what was typed, asked and answered, by candidate: it outlives a redraw, and shows nowhere else
     this.root.append(this.navigation(), this.filters(), (this.body = h("div", { class: "sides" })));
     element.append(this.root);
     this.listeners = [
@@ -275,6 +277,7 @@ class Page {
     const mark = focused.dataset?.keep;
     const found = mark ? [...this.body.querySelectorAll("[data-keep]")].find((element) => element.dataset.keep === mark) : null;
     (found ?? this.root).focus({ preventScroll: true });
+    if (found?.tagName === "TEXTAREA") found.setSelectionRange(focused.selectionStart, focused.selectionEnd);
   }
 
   drawFilters(sides) {
@@ -502,6 +505,7 @@ class Page {
       grid,
       h("h4", {}, "replay"),
       h("div", { class: "stage", "data-stage": which }),
+      side.expands ? this.expander(side, which, row, detail.sketch) : null,
       this.tokens(side, which, detail.tokens),
       this.text(which, detail.text),
     );
@@ -536,6 +540,124 @@ class Page {
         },
       },
       `show more (${seen.toLocaleString("en")} of ${total.toLocaleString("en")} shown)`,
+    );
+  }
+
+  // ---- a sketch, edited and expanded ---------------------------------------------------------------------------------
+
+  // What is remembered of one candidate; the oldest is forgotten.
+  draft(...at) {
+    const key = at.join(" "),
+      known = this.edited.get(key) ?? { key, count: "4", seed: "0" };
+    this.edited.delete(key);
+    this.edited.set(key, known);
+    if (this.edited.size > KEPT) this.edited.delete(this.edited.keys().next().value);
+    return known;
+  }
+
+  expander(side, which, row, sketch) {
+    const draft = this.draft(which, side.step, side.group, row.index);
+    const area = h("textarea", {
+      "aria-label": "sketch to expand",
+      "data-keep": `sketch ${which}`,
+      dir: "auto",
+      spellcheck: "false",
+      placeholder: "a method that solutions are to follow",
+      oninput: () => {
+        draft.sketch = area.value;
+      },
+    });
+    area.value = draft.sketch ?? sketch.text; // a value is never markup
+    const field = (name, label, min, max) =>
+      h("input", {
+        type: "number",
+        min,
+        max,
+        step: 1,
+        value: draft[name],
+        "aria-label": label,
+        "data-keep": `${name} ${which}`,
+        oninput: (event) => {
+          draft[name] = event.target.value;
+        },
+      });
+    const expand = () => {
+      draft.waits = true;
+      draft.said = null;
+      this.expanded(which, side, draft);
+      this.model.send({
+        kind: "expand",
+        side: which,
+        step: side.step,
+        group: side.group,
+        candidate: row.index,
+        sketch: draft.sketch ?? sketch.text,
+        count: draft.count === "" ? null : Number(draft.count),
+        seed: draft.seed === "" ? null : Number(draft.seed),
+      });
+    };
+    const [letters, all] = [sketch.text.length, sketch.total].map((count) => count.toLocaleString("en"));
+    const note = sketch.total > sketch.text.length ? h("p", { class: "note" }, `its first ${letters} of ${all} letters`) : null;
+    const box = h("div", { class: "expansion", "data-expansion": which, "data-key": draft.key, role: "status" });
+    const button = h("button", { "data-keep": `expand ${which}`, "data-expand": which, onclick: expand }, "Expand");
+    const controls = h(
+      "div",
+      { class: "controls" },
+      button,
+      h("label", {}, "solutions", field("count", "solutions", 1, side.expands)),
+      h("label", { title: "another seed draws others; the same one the same" }, "seed", field("seed", "seed", 0, 2 ** 32 - 1)),
+    );
+    this.fillExpansion(box, button, side, draft);
+    return h("div", { class: "expand" }, h("h4", {}, "edit and expand"), area, note, controls, box);
+  }
+
+  // What is known by now, where its candidate is shown.
+  expanded(which, side, draft) {
+    const box = this.body.querySelector(`[data-expansion="${which}"]`);
+    if (box?.dataset.key !== draft.key) return;
+    this.fillExpansion(box, this.body.querySelector(`[data-expand="${which}"]`), side, draft);
+  }
+
+  fillExpansion(box, button, side, draft) {
+    const said = draft.said;
+    button.disabled = Boolean(draft.waits);
+    if (draft.waits) return box.replaceChildren(h("span", { class: "dim" }, "expanding \u2026"));
+    if (!said) return box.replaceChildren();
+    if (said.error) return box.replaceChildren(h("p", { class: "note" }, shown(said.error)));
+    const solved = said.solutions.filter((one) => one.success).length;
+    box.replaceChildren(
+      h(
+        "p",
+        { class: "by" },
+        `${solved} of ${said.solutions.length} solved by ${shown(said.policy)} with `,
+        h("q", { dir: "auto" }, shown(said.sketch)),
+      ),
+      ...said.solutions.map((one) => this.solution(side, one)),
+    );
+  }
+
+  solution(side, one) {
+    const place = one.strategy === null ? -1 : side.strategies.indexOf(one.strategy);
+    const strategy =
+      one.strategy === null
+        ? h("span", { class: "dim" }, "unread")
+        : h(
+            "span",
+            { class: place < 0 ? "tag strong" : "tag old", hue: hue(place), title: shown(one.strategy) },
+            `${place < 0 ? "not in this group:" : `S${place + 1}`} ${shown(one.strategy)}`,
+          );
+    const facts = [`reward ${number(one.reward)}`, `log p ${number(one.logprob)}`, `${one.tokens} tokens`, shown(one.finish)];
+    return h(
+      "div",
+      { class: "solution", hue: hue(place) },
+      h(
+        "div",
+        { class: "head" },
+        h("span", { class: one.success ? "good" : "bad" }, one.success ? "\u2713 solved" : "\u2717 not solved"),
+        strategy,
+        h("span", { class: "dim" }, facts.join(" \u00b7 ")),
+      ),
+      h("pre", { dir: "auto" }, cut(one.text, one.chars) || "(empty)"),
     );
   }
 
@@ -719,6 +841,13 @@ class Page {
   }
 
   async answered(message) {
+    if (message.kind === "expand") {
+      const { side, step, group, candidate, ...said } = message;
+      const draft = this.draft(side, step, group, candidate);
+      draft.waits = false;
+      draft.said = said;
+      return this.expanded(side, this.get("sides")[side], draft);
+    }
     if (message.candidate !== this.get("candidates")[message.side]) return;
     if (message.kind === "copy") return this.copied(message);
     const button = [...this.body.querySelectorAll("[data-more]")].find(

@@ -1,7 +1,8 @@
 """The sketch inspector: a group of a run, its sketches in drafting order, their solutions, token by token and move by move.
 
 Python holds the state and reads the run; ``inspector.js`` only draws what it is sent. Synced traits carry the choices both
-ways and the shown group to the browser; pages of long texts and copies are asked for by messages (``_ANSWERS``).
+ways and the shown group to the browser; pages of long texts, copies and expansions of an edited sketch are asked for by
+messages (``_ANSWERS``).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -19,7 +21,8 @@ import traitlets as t
 from sesa_lab import runs
 from sesa_lab.errors import InputError, first_line, short, suggest
 from sesa_lab.runs.browse import Groups, told
-from sesa_lab.widgets import payload
+from sesa_lab.widgets import expansion, payload
+from sesa_lab.widgets.expansion import Expander
 from sesa_lab.widgets.frames import Stage
 from sesa_lab.widgets.payload import Clusters, Shown
 from sesa_lab.widgets.tokens import Speller, find
@@ -39,8 +42,9 @@ class ChoiceError(InputError, t.TraitError):
 class _Side:
     """One of the runs that are shown, and the group of it that is."""
 
-    def __init__(self, run: runs.Run | str | Path, tokenizer: str | Path | None) -> None:
+    def __init__(self, run: runs.Run | str | Path, tokenizer: str | Path | None, expander: Expander | None) -> None:
         self.given = tokenizer
+        self.expander = expander
         self.shown: Shown | None = None
         self.listed: dict[str, Any] = {}
         self.speller: Speller | None = None
@@ -81,6 +85,9 @@ class SketchInspector(anywidget.AnyWidget):
             each run, or one for both.
         clusters: labels of a group's sketches, to colour them by what they say rather than by what came of them;
             e.g. ``lambda texts: diversity.agglomerative(diversity.embed(texts))``.
+        expander: with one, the chosen candidate's sketch can be edited and expanded anew, and what comes of it is listed
+            below it; e.g. ``sesa_lab.expanding.Expander(run)``, which loads the run's policy. One for all runs, or one (or
+            None) for each.
 
     Attributes:
         step, group: what is shown; setting one reads that group, and only that.
@@ -111,6 +118,7 @@ class SketchInspector(anywidget.AnyWidget):
     replays: t.List[Any] = t.List().tag(sync=True)
 
     _artist: ThreadPoolExecutor | None = None  # also where __init__ raised: ipywidgets closes what is thrown away
+    _helper: ThreadPoolExecutor | None = None
 
     def __init__(
         self,
@@ -119,12 +127,14 @@ class SketchInspector(anywidget.AnyWidget):
         *,
         tokenizer: str | Path | Sequence[str | Path] | None = None,
         clusters: Clusters | None = None,
+        expander: Expander | Sequence[Expander | None] | None = None,
     ) -> None:
         given = [run] if other is None else [run, other]
         named = [tokenizer] * 2 if tokenizer is None or isinstance(tokenizer, (str, Path)) else list(tokenizer)
         if len(named) < len(given):
             raise InputError(f"tokenizer names {len(named)} folders for {len(given)} runs; expected one, or one each")
-        self._sides = [_Side(each, name) for each, name in zip(given, named, strict=False)]
+        expanders = expansion.each(expander, len(given))
+        self._sides = [_Side(*each) for each in zip(given, named, expanders, strict=False)]
         first = self._first().table
         if not len(first):
             raise InputError(
@@ -134,7 +144,9 @@ class SketchInspector(anywidget.AnyWidget):
         self._clusters = clusters
         self._at: tuple[int, int] | None = None
         self._artist = ThreadPoolExecutor(1, "sketch-inspector")
+        self._helper = ThreadPoolExecutor(1, "sketch-expander")  # one of its own: replays do not wait for a policy
         self._drawing: Future[None] | None = None
+        self._expanding: Future[None] | None = None
         self._sending = RLock()
         super().__init__()
         self.on_msg(self._asked)
@@ -147,9 +159,10 @@ class SketchInspector(anywidget.AnyWidget):
         self._open(self.step, self.group)
 
     def close(self) -> None:
-        """End the widget, and the thread that replays candidates."""
-        if self._artist is not None:
-            self._artist.shutdown(wait=False, cancel_futures=True)
+        """End the widget, and the threads that replay candidates and expand sketches."""
+        for thread in (self._artist, self._helper):
+            if thread is not None:
+                thread.shutdown(wait=False, cancel_futures=True)
         super().close()
 
     @t.validate("step")
@@ -290,8 +303,36 @@ class SketchInspector(anywidget.AnyWidget):
         if answer is None or not isinstance(number, int) or not 0 <= number < len(self._sides):
             return
         side, place = self._sides[number], self.candidates[number]
-        if side.shown is not None and place >= 0:
-            self.send({"kind": content["kind"], "side": number, "candidate": place} | answer(side, place, content))
+        if (side.shown is None or place < 0) and answer is not _expand:  # which the page waits for
+            return
+        head = {"kind": content["kind"], "side": number, "candidate": place}
+        said = answer(side, place, content)
+        if isinstance(said, dict):
+            self.send(head | said)
+        else:
+            assert self._helper is not None
+            self._expanding = self._helper.submit(self._work, head | said.head, said.work)
+
+    def _work(self, head: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> None:
+        """In a thread: a policy answers, which may take minutes."""
+        said: dict[str, Any] = {}
+        try:
+            said = work()
+        except Exception as error:  # also of a model, or a bug: told in the page, since nobody sees this thread's
+            said = {"error": expansion.failure(error)}
+            if not isinstance(error, InputError):
+                raise
+        finally:
+            with self._sending:
+                self.send({**head, **said})
+
+
+@dataclass(frozen=True)
+class _Later:
+    """An answer that takes long: ``head`` says what it is about, and ``work`` makes the rest in a thread."""
+
+    head: dict[str, Any]
+    work: Callable[[], dict[str, Any]]
 
 
 def _more(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,9 +350,26 @@ def _copy(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]
     return {"text": payload.whole(side.shown, place, side.run.label)}
 
 
-# What the page may ask for by message. Another one, such as a sketch that was edited and is to be expanded again, is a
-# function here and a button in inspector.js.
-_ANSWERS: dict[str, Callable[[_Side, int, Mapping[str, Any]], dict[str, Any]]] = {"more": _more, "copy": _copy}
+def _expand(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any] | _Later:
+    """Solutions of an edited sketch, or why there are none; about the candidate that the page showed when it asked."""
+    head = {name: content.get(name) for name in ("step", "group", "candidate")}
+    try:
+        if side.expander is None:
+            raise InputError("there is nobody to expand it; open the inspector with expander=...")
+        shown = side.shown
+        if shown is None or place < 0 or head != {"step": shown.step, "group": shown.group, "candidate": place}:
+            raise InputError("another candidate was chosen meanwhile; choose this one and expand it again")
+        return _Later(head, expansion.job(side.expander, shown.row(place), content))
+    except InputError as error:
+        return head | {"error": expansion.failure(error)}
+
+
+# What the page may ask for by message: a function here, and a button in inspector.js.
+_ANSWERS: dict[str, Callable[[_Side, int, Mapping[str, Any]], dict[str, Any] | _Later]] = {
+    "more": _more,
+    "copy": _copy,
+    "expand": _expand,
+}
 
 
 def _header(side: _Side, step: int, task: int) -> dict[str, Any]:
@@ -319,6 +377,7 @@ def _header(side: _Side, step: int, task: int) -> dict[str, Any]:
     head = {"run": side.run.label, "environment": side.run.config.environment.name, **side.listed}
     head["sampler"] = side.run.config.sampler.name
     head["tokens_note"] = "" if side.speller is not None else NO_TOKENIZER
+    head["expands"] = 0 if side.expander is None else expansion.MOST  # how many solutions may be asked for
     head["missing"] = "" if side.listed else f"this run has no group with task {task} at step {step}"
     return head
 

@@ -24,6 +24,8 @@ TEXT = 20_000
 """Letters a page of a whole text."""
 TOKENS = 2_000
 """Tokens a page."""
+SKETCH = 4_000
+"""Letters of a sketch that may be edited, and of an edited one."""
 SORTS = ("drafting", "reward", "credited", "advantage", "logprob", "length", "strategy")
 OUTCOMES = ("all", "solved", "failed", "unreadable")
 NO_FILTER: dict[str, Any] = {"text": "", "strategy": None, "outcome": "all", "low": None, "high": None}
@@ -92,7 +94,7 @@ def _candidates(shown: Shown) -> list[dict[str, Any]]:
     for place, row in enumerate(shown.rollouts.select(kept).to_pylist()):
         text, followed = row.pop("completion") or "", row.pop("sketches") or []
         rows.append(
-            {name: _number(value) for name, value in row.items()}
+            {name: finite(value) for name, value in row.items()}
             | {
                 "sketch": followed[0] if followed else None,
                 "later": followed[1:],
@@ -100,7 +102,7 @@ def _candidates(shown: Shown) -> list[dict[str, Any]]:
                 "turns": len(row["turns"] or []),
                 "history": len(row["history"] or []),
                 "tokens": lengths[place],
-                "logprob": _number(sums[place]),
+                "logprob": finite(sums[place]),
                 "text": text[:EXCERPT],
                 "chars": len(text),
             }
@@ -123,7 +125,7 @@ def _sketches(shown: Shown, candidates: Sequence[Mapping[str, Any]], clusters: C
         text = row.pop("text")
         earlier = words.setdefault(_plain(text), row["index"])
         found.append(
-            {name: _number(value) for name, value in row.items()}
+            {name: finite(value) for name, value in row.items()}
             | {
                 "text": text[: 2 * EXCERPT],
                 "chars": len(text),
@@ -132,7 +134,7 @@ def _sketches(shown: Shown, candidates: Sequence[Mapping[str, Any]], clusters: C
                 "strategy": Counter(reached).most_common(1)[0][0] if reached else None,
                 "cluster": labels[place] if labels else None,
                 "tokens": lengths[place],
-                "logprob": _number(sums[place]),
+                "logprob": finite(sums[place]),
             }
         )
         seen.update(reached)
@@ -207,8 +209,14 @@ def _key(sort: str) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
 
 
 def detail(shown: Shown, index: int, speller: Speller | None) -> dict[str, Any]:
-    """The first pages of one candidate: its text, and its tokens with their log-probs."""
-    return {"candidate": index, "text": text_page(shown, index, 0), "tokens": token_page(shown, index, 0, speller)}
+    """The first pages of one candidate: its text, its tokens with their log-probs, and the sketch it follows."""
+    sketch = shown.rollouts["sketch"][index].as_py() or ""
+    return {
+        "candidate": index,
+        "text": text_page(shown, index, 0),
+        "tokens": token_page(shown, index, 0, speller),
+        "sketch": {"text": sketch[:SKETCH], "total": len(sketch)},
+    }
 
 
 def text_page(shown: Shown, index: int, start: int) -> dict[str, Any]:
@@ -257,7 +265,7 @@ def _rounded(values: Any, total: int, start: int, end: int) -> list[float | None
     """Four decimals, which is more than a colour or a hover shows; None where there is not one a token."""
     if len(values) != total:
         return None
-    return [_number(value) for value in np.round(values[start:end], 4).tolist()]
+    return [finite(value) for value in np.round(values[start:end], 4).tolist()]
 
 
 def _vectors(column: pa.ChunkedArray) -> list[Any]:
@@ -269,15 +277,15 @@ def _sums(column: pa.ChunkedArray) -> list[float | None]:
     return [float(vector.sum()) if len(vector) else None for vector in _vectors(column)]
 
 
-def _number(value: Any) -> Any:
-    """NaN and infinities are no JSON: None."""
+def finite(value: Any) -> Any:
+    """``value``; of NaN and infinities, which are no JSON, None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else _number(value)
+    return [_finite(item) for item in value] if isinstance(value, list) else finite(value)
 
 
 def _plain(text: str) -> str:

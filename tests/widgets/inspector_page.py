@@ -56,10 +56,15 @@ def page_file(folder: Path) -> Path:
 
 
 class Kernel:
-    """The Python half. A pure JSON value goes either way, as over a comm."""
+    """The Python half. A pure JSON value goes either way, as over a comm.
 
-    def __init__(self, widget: inspector.SketchInspector) -> None:
-        self.widget, self.messages = widget, []  # type: ignore[var-annotated]
+    Args:
+        widget: the inspector.
+        waits: an expansion is answered before the page hears anything else; else when ``catch_up`` is called.
+    """
+
+    def __init__(self, widget: inspector.SketchInspector, waits: bool = True) -> None:
+        self.widget, self.waits, self.messages = widget, waits, []  # type: ignore[var-annotated]
         widget.send = self.messages.append
 
     def state(self) -> dict[str, Any]:
@@ -74,7 +79,21 @@ class Kernel:
             self.widget.set_state(what["set"])
         else:
             self.widget._handle_custom_msg(what["send"], [])
+        if self.waits:
+            self.wait()
         return {"state": self.state(), "messages": list(self.messages)}
+
+    def wait(self) -> None:
+        """Until no sketch is being expanded."""
+        if self.widget._expanding is not None:
+            self.widget._expanding.exception(60)
+
+    def catch_up(self, page: Page) -> None:
+        """What the expansions under way come to is told to the page."""
+        self.wait()
+        said = json.loads(json.dumps(self.messages, allow_nan=False))
+        self.messages.clear()
+        page.evaluate("said => said.forEach((message) => model.tell('msg:custom', message))", said)
 
     def show(self, page: Page) -> None:
         """Draw the widget in an open page of ``page_file``."""

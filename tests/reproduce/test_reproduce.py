@@ -1,0 +1,167 @@
+"""From a file to a report: once, again, killed anywhere, on a full disk, by two calls at once, with a run that fails."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sesa_lab import runs
+from sesa_lab.reproduce import load, plan, results
+from sesa_lab.reproduce.status import status
+
+EXPERIMENT = """
+title = "T <script>alert(1)</script>"
+question = "Q?"
+notebooks = ["small.ipynb"]
+baseline = "plain"
+measures = ["accuracy", "coverage"]
+[settings]
+environment = { name = "path_exploration" }
+run = { groups = 2, trackers = "none", checkpoint_every = 2, evaluate_every = 2 }
+sampler = { group_size = 3, max_tokens = 8 }
+policy = { device = "cpu" }
+[arms.plain]
+[arms."more \\\\ & more"]
+update = { repeats = "zero" }
+[presets.smoke]
+seeds = "0-1"
+steps = 4
+"""
+CODE = """
+from pathlib import Path
+from sesa_lab import plots, reproduce
+from sesa_lab.experiments import read
+this = reproduce.plan(reproduce.load(experiment), "smoke", Path(runs), Path("reports"), seeds)
+evaluations, loaded = read(this.jobs)
+plots.curves(evaluations, "coverage", title="Coverage", unit="treasures")
+"""
+COMMAND = "import sys; from sesa_lab.cli import main; sys.exit(main())"
+LIMITED = (
+    "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); from sesa_lab.cli import main; sys.exit(main())"
+)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    cells = [
+        nbformat.v4.new_code_cell('experiment = ""\nruns = ""\nseeds = [0]', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(CODE),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "small.ipynb")
+    path = tmp_path / "mine.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def command(experiment: Path, place: Path, *more: str, code: str = COMMAND) -> list[str]:
+    where = ["--runs", str(place / "runs"), "--out", str(place / "reports")]
+    return [sys.executable, "-c", code, "reproduce", str(experiment), "--preset", "smoke", *where, *more]
+
+
+def done(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=280, check=False)
+
+
+def numbers(place: Path) -> dict:
+    return results.comparable(results.read(place / "reports" / "smoke" / "mine" / results.JSON))
+
+
+def times(place: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("metrics.jsonl")}
+
+
+@pytest.mark.slow
+def test_a_report_is_made_once_and_what_it_says_is_traced(experiment: Path, tmp_path: Path) -> None:
+    first = done(command(experiment, tmp_path))
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "reports" / "smoke" / "mine"
+    assert f"wrote {folder / 'report.html'}" in first.stdout and len(times(tmp_path)) == 4
+    found = results.read(folder / results.JSON)
+    assert {run["arm"] for run in found["runs"]} == {"plain", "more \\ & more"}
+    for run in found["runs"]:
+        there = runs.load(tmp_path / "runs" / run["folder"])
+        assert there.finished and there.commit == run["commit"]
+    (row,) = [
+        row for row in found["estimates"] if row["arm"] != "before" and row["measure"] == "coverage" and row["diff"]
+    ]
+    assert row["n_pairs"] == 2 and row["seeds"] == "0, 1" and row["diff_low"] <= row["diff"] <= row["diff_high"]
+    assert "more \\textbackslash{} \\& more" in (folder / results.LATEX).read_text()
+    page, index = ((folder / name).read_text() for name in ("report.html", "../index.html"))
+    assert "<script>alert(1)" not in page + index and "T &lt;script&gt;" in index
+
+    before, report = times(tmp_path), (folder / "report.html").stat().st_mtime_ns
+    again = done(command(experiment, tmp_path))
+    assert again.returncode == 0 and f"up to date: {folder / 'report.html'}" in again.stdout
+    assert times(tmp_path) == before and (folder / "report.html").stat().st_mtime_ns == report
+
+    made = plan(load(str(experiment)), "smoke", tmp_path / "runs", tmp_path / "reports")
+    assert status([made])[["finished", "report"]].to_numpy().tolist() == [[4, "up to date"]]
+    experiment.write_text(EXPERIMENT.replace("Q?", "Another?"))
+    made = plan(load(str(experiment)), "smoke", tmp_path / "runs", tmp_path / "reports")
+    assert status([made])[["finished", "report"]].to_numpy().tolist() == [[4, "to be made anew"]]
+
+    full = done(command(experiment, tmp_path, code=LIMITED))  # no file may grow beyond 3,000 bytes
+    assert full.returncode in (1, 2) and "File too large" in full.stderr and "Traceback" not in full.stderr
+    assert "runs are kept" in full.stderr and times(tmp_path) == before
+    assert results.read(folder / results.JSON)["question"] == "Q?"
+    assert (folder / "report.html").read_text() == page
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_it_comes_to_the_same(experiment: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start = time.monotonic()
+    assert done(command(experiment, whole)).returncode == 0
+    took = time.monotonic() - start
+    moments = random.Random(1)
+    for _ in range(10):
+        process = subprocess.Popen(
+            command(experiment, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(moments.uniform(0.05, 0.9) * took)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+    last = done(command(experiment, killed))
+    assert last.returncode == 0, last.stderr
+    assert numbers(killed) == numbers(whole)
+    for run in runs.find(killed / "runs"):
+        assert runs.load(run).steps["step"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_two_calls_at_once_share_the_work(experiment: Path, tmp_path: Path) -> None:
+    calls = [subprocess.Popen(command(experiment, tmp_path), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [call.communicate(timeout=280)[0] for call in calls]
+    assert [call.returncode for call in calls] == [0, 0]
+    assert sum("wrote" in text for text in said) == 1 and sum("up to date" in text for text in said) == 1
+    begun = sum(log.read_text().count(" process ") for log in (tmp_path / "runs" / "mine" / "logs").iterdir())
+    assert begun < 8, "of 4 runs, each call did some"
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_costs_no_other(experiment: Path, tmp_path: Path) -> None:
+    experiment.write_text(EXPERIMENT + '[arms.broken.policy]\nadapter = "nowhere"\n')
+    found = done(command(experiment, tmp_path))
+    assert found.returncode == 1 and "2 runs failed, 1 of 1 reports are not whole" in found.stderr
+    assert found.stderr.count("failed: ") >= 2 and "nowhere" in found.stderr and "Traceback" not in found.stderr
+    kept = results.read(tmp_path / "reports" / "smoke" / "mine" / results.JSON)
+    assert len(kept["runs"]) == 4 and len(kept["failed"]) == 2
+
+
+def test_no_place_to_write_is_told_before_anything_runs(experiment: Path, tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("a file")
+    found = done(command(experiment, tmp_path))
+    assert found.returncode == 2 and found.stderr.count("\n") == 1
+    assert "reports" in found.stderr and "name another folder by --out" in found.stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,111 @@
+"""Numbers of a report: whole, traced, and read back; verdicts on claims by their rule."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sesa_lab.errors import InputError
+from sesa_lab.reproduce import claims, results
+from sesa_lab.reproduce.claims import Estimate, judge
+
+ROOT = Path(__file__).parents[2]
+
+
+def shown(low: float, high: float, mean: float | None = None, arm: str = "sesa-paper") -> Estimate:
+    return Estimate(arm, (low + high) / 2 if mean is None else mean, low, high, 5, "1-5")
+
+
+UP, DOWN, FLAT = shown(0.1, 0.3), shown(-0.3, -0.1), shown(-0.1, 0.1)
+ONE = Estimate("sesa-paper", 0.5, math.nan, math.nan, 1, "1")
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "controls", "size", "margin", "verdict", "why"),
+    [
+        (UP, [], [], None, None, "reproduced", "by the paper's rule"),
+        (UP, [], [], 0.4, None, "reproduced", "by the paper's rule"),
+        (UP, [], [], 0.5, None, "partly", "smaller than reported"),
+        (UP, [], [shown(0.1, 0.2, arm="parallel")], None, None, "reproduced", "so does parallel, without"),
+        (DOWN, [UP], [], None, None, "partly", "not by the paper's rule"),
+        (DOWN, [shown(0.1, 0.3)], [], 0.5, None, "partly", "smaller than reported"),
+        (FLAT, [FLAT], [UP], None, None, "not", "does not show it, nor does one of ours; so does"),
+        (DOWN, [FLAT], [], None, None, "not", "the paper's rule has less"),
+        (ONE, [ONE], [], None, None, "not", "does not show it"),
+        (None, [], [UP], None, None, "untestable here", "no runs"),
+        (None, [UP], [], None, None, "partly", "not by the paper's rule"),
+        (shown(-0.02, 0.1), [], [], None, 0.03, "reproduced", "by the paper's rule"),
+        (shown(-0.04, 0.1), [], [], None, 0.03, "not", "does not show it"),
+    ],
+)
+def test_verdicts(paper, ours, controls, size, margin, verdict, why) -> None:
+    said = judge(paper, ours, controls, size, margin)
+    assert said[0] == verdict and why in said[1]
+
+
+def test_no_verdict_from_one_seed_alone() -> None:
+    assert judge(ONE, [ONE], [])[0] == "not", "an interval that does not exist lies above nothing"
+
+
+def test_every_claim_names_an_experiment_that_runs_its_arms(tmp_path: Path) -> None:
+    import tomllib
+
+    from sesa_lab.reproduce import known, load, plan
+
+    for claim in tomllib.loads(claims.FILE.read_text())["claim"]:
+        assert claim["experiment"] in known() and claim["of"] in ("diff", "diff_base")
+        if "needs" in claim:
+            continue
+        made = plan(load(claim["experiment"]), "lab", tmp_path, tmp_path)
+        arms = {job.arm for job in made.jobs}
+        assert {claim["paper"], *claim["ours"], *claim["controls"]} <= arms, claim["name"]
+        assert claim.get("group", "") in {"", *(job.folder.parent.name for job in made.jobs)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no results.json"),
+        ("[]", "it holds no estimates"),
+        ('{"estimates": [], "schema": 99}', "is of version 99"),
+    ],
+)
+def test_damaged_results_are_told(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / results.JSON
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        results.read(path)
+    with pytest.raises(InputError, match="no results at"):
+        results.read(tmp_path / "nowhere.json")
+
+
+def test_claims_without_results_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no results in .* make them with `sesa-lab reproduce all`"):
+        claims.read(tmp_path)
+
+
+def test_words_have_n_and_seeds_and_no_interval_from_one_seed() -> None:
+    row = {
+        "group": "g", "measure": "accuracy", "heading": "pass@1", "label": "a", "n_seeds": 1, "seeds": "3", "mean": 0.5,
+        "low": None, "high": None, "diff": None, "n_pairs": 0, "p_holm": None,
+    }  # fmt: skip
+    words = results.in_words(pd.DataFrame([row, {**row, "n_seeds": 5, "seeds": "1-5", "low": 0.4, "high": 0.6}]))
+    assert words["mean"].tolist() == ["0.500", "0.500 [0.400, 0.600]"]
+    assert words["n"].tolist() == ["1", "5"] and words["seeds"].tolist() == ["3", "1-5"]
+
+
+def test_what_is_comparable_leaves_out_time_and_machine() -> None:
+    found = {
+        "made": {"started": "now"}, "command": "x", "estimates": [{"measure": "seconds_total"}, {"measure": "accuracy"}],
+        "runs": [{"folder": "a", "cpu": "one", "commit": "1"}],
+    }  # fmt: skip
+    other = json.loads(json.dumps(found)) | {"made": {}, "command": "y"}
+    other["runs"][0] |= {"cpu": "two", "commit": "2"}
+    other["estimates"][0]["value"] = 3
+    assert results.comparable(found) == results.comparable(other)
+    other["estimates"][1]["mean"] = 1.0
+    assert results.comparable(found) != results.comparable(other)
