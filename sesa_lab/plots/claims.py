@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -45,7 +46,8 @@ KINDS = {
     "without sketches or sequence, the best": ("best_control", "square-open"),
 }
 """Legend -> the estimate, and its marker: told apart without colours too."""
-_ROW = 46  # pixels a claim
+_ROW = 62  # pixels a claim
+_LETTERS = 46  # of a claim's line: where it were longer, little were left of the page's width
 
 
 def forest(claims: Sequence[Shown], caption: str) -> go.Figure:
@@ -75,7 +77,7 @@ def forest(claims: Sequence[Shown], caption: str) -> go.Figure:
                 hovertemplate="the paper: %{x:+.2f}<extra></extra>", row=place, col=1,
             )  # fmt: skip
         figure.add_vline(x=0, line={"width": 1, "color": "#888888"}, row=place, col=1)
-        words = [f"{escape(claim.text, 90)}<br><b>{escape(claim.verdict)}</b>" for claim in shown]
+        words = [f"{_wrapped(claim.text)}<br><b>{escape(claim.verdict)}</b>" for claim in shown]
         figure.update_yaxes(
             tickvals=list(range(len(shown))),
             ticktext=words,
@@ -86,9 +88,17 @@ def forest(claims: Sequence[Shown], caption: str) -> go.Figure:
         )
     figure.update_xaxes(title="difference (probability)", row=1, col=1)
     figure.update_xaxes(title="difference (distinct correct strategies)", row=2, col=1)
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
     rows = sum(map(len, panels))
-    return finish(figure, "The paper's claims on small policies", caption, _ROW * rows + 120, top=110)
+    finish(figure, "The paper's claims on small policies", caption, _ROW * rows + 120, top=110)
+    legend = {"xref": "container", "x": 0.02, "yref": "container", "y": 1 - 56 / figure.layout.height, "yanchor": "top"}
+    figure.update_layout(legend={"orientation": "h", **legend}, title={"x": 0.02, "xref": "container"})
+    return figure
+
+
+def _wrapped(text: str) -> str:
+    """A claim on at most two lines."""
+    lines = textwrap.wrap(text, _LETTERS, max_lines=2, placeholder=" \u2026")
+    return "<br>".join(escape(line, _LETTERS + 2) for line in lines)
 
 
 def _marks(kept: Sequence[tuple[int, Interval]], number: int, symbol: str) -> dict[str, Any]:

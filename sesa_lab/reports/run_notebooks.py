@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from sesa_lab.errors import InputError, NotebookError, suggest
+from sesa_lab.reports.parameters import check, literals
 
 HERE = "python3"
 """The kernel that means: the interpreter that runs this, whatever is registered under that name."""
@@ -87,55 +87,9 @@ def execute(
 
 
 def defaults(notebook: Path) -> dict[str, Any]:
-    """The literals of the cell tagged ``parameters``, by name; empty where no cell has the tag.
-
-    Read by ``ast``: ``papermill.inspect_notebook`` goes line by line and misses a list over several lines.
-    """
+    """The literals of the cell tagged ``parameters``, by name; empty where no cell has the tag."""
     cells = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
-    found: dict[str, Any] = {}
-    for statement in ast.parse(cells[0].source).body if cells else []:
-        if isinstance(statement, ast.Assign):
-            target: ast.expr = statement.targets[0]
-        elif isinstance(statement, ast.AnnAssign):
-            target = statement.target
-        else:
-            continue
-        if not isinstance(target, ast.Name) or statement.value is None:
-            continue
-        try:
-            found[target.id] = ast.literal_eval(statement.value)
-        except ValueError:
-            name = f"{Path(notebook).name}: parameter {target.id}"
-            raise InputError(f"{name} is not a literal, expected a plain value") from None
-    return found
-
-
-def check(given: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:
-    """Raises InputError on a parameter that is not in ``known`` or not of its default's type.
-
-    An int will do for a float; a bool is no int. Members of a list, tuple or dict must be like the default's first. A
-    default of None takes anything.
-    """
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(f"{name} has no parameter {key!r}; {suggest(key, list(known))}")
-        if not _alike(value, known[key]):
-            raise InputError(
-                f"{name}: parameter {key} is {value!r} ({type(value).__name__}), expected"
-                f" {type(known[key]).__name__} like its default {known[key]!r}"
-            )
-
-
-def _alike(value: Any, default: Any) -> bool:
-    if default is None:
-        return True
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, list | tuple):
-        return isinstance(value, list | tuple) and all(_alike(item, default[0]) for item in value if default)
-    if isinstance(default, dict):
-        return isinstance(value, dict)
-    return type(value) is type(default)
+    return literals(cells[0].source, Path(notebook).name) if cells else {}
 
 
 def _read(notebook: Path) -> Any:

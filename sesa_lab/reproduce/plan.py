@@ -11,7 +11,8 @@ from typing import Any
 from sesa_lab.cli_settings import numbers
 from sesa_lab.errors import InputError, short, suggest
 from sesa_lab.experiments.jobs import Job
-from sesa_lab.reports.run_notebooks import check, defaults
+from sesa_lab.reports.parameters import check
+from sesa_lab.reports.run_notebooks import defaults
 from sesa_lab.reproduce.declaration import Experiment
 from sesa_lab.reproduce.matrices import MATRICES, Waves, waves
 
