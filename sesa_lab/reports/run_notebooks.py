@@ -80,6 +80,8 @@ def execute(
     except NoSuchKernel as error:
         known = sorted(KernelSpecManager().find_kernel_specs())
         raise InputError(f"no kernel {kernel!r}; {suggest(kernel, known)}") from error
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; mend the folder's permissions or space") from error
     finally:
         if out.exists():
             _strip(out)
@@ -103,6 +105,9 @@ def _read(notebook: Path) -> Any:
 
 def _strip(path: Path) -> None:
     """Drops widget state from an executed notebook: megabytes that no report shows."""
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except nbformat.reader.NotJSONError:  # half written; why is being told
+        return
     if notebook.metadata.pop("widgets", None) is not None:
         nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
