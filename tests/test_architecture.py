@@ -42,6 +42,7 @@ FORBIDDEN = {
     "expanding": {"widgets", "plots", "reports", "experiments"},
     "playground": {"environments", "engines", "samplers", "policies", "reports", "experiments"},
     "microscope": {"training", "environments", "engines", "samplers", "policies", "reports", "experiments"},
+    "embedding_map": {"training", "environments", "engines", "samplers", "policies", "reports", "experiments"},
     "widgets": {
         "expanding",
         "training",

@@ -196,7 +196,7 @@ class _Crew:
                 self._mend()
                 break
         self._ask_others()
-        words = f", {self._ended}/{len(self.jobs)} runs"
+        words = f"{self._ended}/{len(self.jobs)} runs"
         if self._elsewhere:
             words += f", {len(self._elsewhere)} of them with another invocation"
         self.bar.set_postfix_str(words)

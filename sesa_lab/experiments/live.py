@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import display
 
 from sesa_lab import plots, runs
@@ -26,10 +27,15 @@ class LiveCurves:
     """Give it to ``execute(jobs, watch=...)``; called again and again, it redraws when there is news."""
 
     def __init__(self, jobs: Sequence[Job], column: str, unit: str = "") -> None:
-        """``column`` is a measure of the evaluations; arms are lines, seeds make the band."""
+        """``column`` is a measure of the evaluations; arms are lines, seeds make the band.
+
+        Its place is that where it is made: above the progress of ``execute``, which would be torn in two by a later one.
+        """
         self.jobs, self.column, self.unit = jobs, column, unit
         self.rows = -1
         self.handle: Any = None
+        if get_ipython() is not None:
+            self.handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def __call__(self) -> None:
         found = [_evaluations(job) for job in self.jobs]
@@ -42,11 +48,8 @@ class LiveCurves:
         begun = sum(frame is not None for frame in found)
         title = f"live: {self.column.replace('_', ' ')}, {begun} of {len(self.jobs)} runs begun"
         figure = plots.curves(table, self.column, title=title, unit=self.unit, caption="as far as the runs have come")
-        drawn = notebook.bundle(figure)
-        if self.handle is None:
-            self.handle = display(drawn, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            notebook.redraw(self.handle, drawn)
+        if self.handle is not None:  # None outside of IPython
+            notebook.redraw(self.handle, notebook.bundle(figure))
 
 
 _EMPTY = pd.DataFrame({"arm": [], "seed": [], "step": []})

@@ -13,11 +13,14 @@ from sesa_lab.microscope.data import FAN, Heat, Source, View
 from sesa_lab.plots.collapse import mark_alarm
 from sesa_lab.plots.theme import COLOURS, escape, finish, provenance
 
-LEFT, RIGHT = 210, 110
+LEFT, RIGHT = 235, 110
 """Margins in pixels, alike in both figures, so that a step is at the same place in both."""
+TRACES_A_RUN = 2
+"""Of the heat map: cells of which some succeeded, then those of which none did."""
 _ROW, _PANEL = 24, 105  # pixels a strategy, and a panel of curves
 _BLUE, _ORANGE = "0,114,178", "213,94,0"
 _SPACING = 0.04
+_FEW_STEPS = 10
 _OF = {"candidates": "a step's candidates", "answers": "the evaluated answers"}
 _ALARMS = "grey line: alarm, grey band: from its change point on"
 _PANELS = ("entropy,<br>nats", "distinct<br>correct", "pass@k,<br>0..1", "zero-variance<br>share, 0..1")
@@ -144,6 +147,8 @@ def _panels(views: Sequence[View], rows: int, heights: list[float]) -> go.Figure
     # One range for all: in both figures, though evaluations have other steps than candidates, and for runs of any length.
     steps = [step for view in views for step in (*view.steps, *view.evaluated["step"])]
     figure.update_xaxes(range=[min(steps) - 0.5, max(steps) + 0.5])
+    if max(steps) - min(steps) <= _FEW_STEPS:
+        figure.update_xaxes(dtick=1)  # there is no half a step
     figure.update_xaxes(title="training step", row=rows)
     return figure
 

@@ -1,9 +1,9 @@
-"""The panel: controls, and below them what they change. Reads runs; nothing is trained."""
+"""The panel: controls, and below them what they change; a click on a cell chooses it. Reads runs; nothing is trained."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import traitlets as t
 
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import figures
-from sesa_lab.microscope.data import SOURCES, UNREADABLE, Heat, Selection, View, heat, read, samples
+from sesa_lab.microscope.data import OTHERS, SOURCES, UNREADABLE, Heat, Selection, View, heat, read, samples
 from sesa_lab.plots import notebook
+from sesa_lab.plots.live_figure import Hit, LiveFigure
 from sesa_lab.plots.theme import escape
 from sesa_lab.runs.load import Run
 
@@ -26,6 +27,8 @@ _MOST_LISTED = 12  # samples in the panel; the inspector shows them all
 
 class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not annotated
     """One run, or two linked on one training step: strategies x time, curves with alarms, and the samples behind a cell.
+
+    A click on a cell chooses its run, step and strategy; the controls and ``select`` do the same.
 
     A live panel is gone from an exported notebook: end a cell with ``microscope.heat_map().show()`` (or ``curves()``) to keep
     what it shows.
@@ -60,18 +63,19 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
             threading.RLock()
         )  # callbacks may come from a thread of their own, beside a cell that sets a control
         self._quiet = False
-        self._drawn: dict[str, dict[str, Any]] = {}
+        self._drawn: dict[str, Any] = {}
         self._said = widgets.HTML()
         self._samples = widgets.HTML()
-        self._areas = {name: widgets.Output() for name in ("heat_map", "curves")}
+        self._below = widgets.Output()
         self.heat: Heat = self._heat()
+        self._list(self._selection())
+        self._map = LiveFigure(self.heat_map(), on_click=self._clicked)
         wide = {"layout": {"flex_flow": "row wrap"}}
         first = widgets.HBox([self.controls[name] for name in ("step", "source", "most", "success")], **wide)
         second = widgets.HBox([self.controls[name] for name in ("run", "strategy")], **wide)
-        super().__init__([first, second, *self._areas.values(), self._said, self._samples])
+        super().__init__([first, second, self._map.plot, self._below, self._said, self._samples])
         for control in self.controls.values():
             control.observe(self._changed, names="value")
-        self._list(self._selection())
         self._show()
 
     def heat_map(self) -> go.Figure:
@@ -96,22 +100,49 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
         Raises:
             InputError: what is not there to be chosen.
         """
-        wanted = {"step": step, "run": run, "strategy": _ALL}
-        if strategy is not None:
-            if strategy not in self.heat.names:
-                raise InputError(
-                    f"strategy {strategy!r} is not among the {len(self.heat.names)} shown; show more of them"
-                )
-            wanted["strategy"] = self.heat.names.index(strategy)
-        for name, value in wanted.items():
-            known = [option[1] if isinstance(option, tuple) else option for option in self.controls[name].options]
-            if value not in known:
-                raise InputError(f"{name} {value} is not there to be chosen; expected one of {known[0]} .. {known[-1]}")
         with self._lock:
+            place = _ALL
+            if strategy is not None:
+                if strategy not in self.heat.names:
+                    raise InputError(
+                        f"strategy {strategy!r} is not among the {len(self.heat.names)} shown; show more of them"
+                    )
+                place = self.heat.names.index(strategy)
+            self._choose({"step": step, "run": run, "strategy": place})
+
+    def _choose(self, wanted: Mapping[str, int]) -> None:
+        """Set several controls at once.
+
+        Raises:
+            InputError: what is not there to be chosen; nothing is changed then.
+        """
+        with self._lock:
+            for name, value in wanted.items():
+                known = [option[1] if isinstance(option, tuple) else option for option in self.controls[name].options]
+                if value not in known:
+                    raise InputError(
+                        f"{name} {value} is not there to be chosen; expected one of {known[0]} .. {known[-1]}"
+                    )
             with self._quietly():
                 for name, value in wanted.items():
                     self.controls[name].value = value
             self._show()
+
+    def _clicked(self, hit: Hit) -> None:
+        """Choose the cell; where its step or its row is none to be chosen, say why and leave everything as it is."""
+        with self._lock:
+            row, step = int(hit.y), int(hit.x)
+            names = [*self.heat.names, *self.heat.rest]
+            why = ""
+            if step not in self.controls["step"].options:
+                why = f"step {step} was evaluated, but no candidates were drawn there: choose another step"
+            elif row >= len(self.heat.names) and names[row] == OTHERS:
+                why = "others are many strategies: show more of them to choose one"
+            if why:
+                self._said.value = f"<b>{escape(why, 200)}</b>"
+                self._samples.value = ""
+                return
+            self._choose({"run": hit.trace // figures.TRACES_A_RUN, "step": step, "strategy": row})
 
     @property
     def _step(self) -> int:
@@ -156,11 +187,11 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
 
     def _show(self) -> None:
         """Draw, list the samples, tell the inspector and who observes."""
-        for name, area in self._areas.items():
-            drawn = notebook.bundle(getattr(self, name)())
-            if self._drawn.get(name) != drawn:
-                self._drawn[name] = drawn
-                notebook.fill(area, drawn)
+        self._map.draw(self.heat_map())
+        drawn = notebook.bundle(self.curves())
+        if self._drawn != drawn:
+            self._drawn = drawn
+            notebook.fill(self._below, drawn)
         chosen = self._selection()
         view = self.views[chosen.run]
         rows = samples(view, chosen)

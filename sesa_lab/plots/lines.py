@@ -73,6 +73,7 @@ def curves(
     if pd.api.types.is_integer_dtype(table[x]) and 0 < table[x].max() - table[x].min() < 10:
         figure.update_xaxes(dtick=1)  # counted things have no halves
     figure.update_yaxes(title=_axis(y, unit))
+    figure.update_layout(showlegend=True)  # plotly leaves it out where there is one line, which then has no name
     return finish(figure, title, caption_or(caption, table, BANDS), height=330, top=room_above(figure))
 
 

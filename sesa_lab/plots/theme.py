@@ -17,6 +17,8 @@ from sesa_lab.errors import InputError, suggest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 """Okabe-Ito without its yellow and black, which vanish on a white or a dark page."""
 BANDS = "bands: 95 % t interval over seeds"
+CAPTION_LINES = 10
+"""Of a caption, at most: what follows is cut."""
 _AXIS = {
     "gridcolor": "rgba(128,128,128,0.25)",
     "linecolor": "#767b84",
@@ -123,7 +125,8 @@ def caption_or(caption: str | None, table: pd.DataFrame | None, bands: str) -> s
 
 def finish(figure: go.Figure, title: str, caption: str, height: int, below: int = 64, top: int = 84) -> go.Figure:
     """Template, title, caption. ``height`` is the panel's in pixels, ``below`` and ``top`` what stands around it."""
-    lines = [escape(line, 400) for line in textwrap.wrap(caption, 115)]
+    wrapped = textwrap.wrap(caption, 115, max_lines=CAPTION_LINES, placeholder=" \u2026")
+    lines = [escape(line, 400) for line in wrapped]
     figure.add_annotation(
         text="<br>".join(lines),
         x=0,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import traitlets as t
 from microscope_runs import row, two_steps, write
+from plot_page import as_shown, click
 
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import CollapseMicroscope, Selection, figures, heat, read
@@ -115,10 +116,41 @@ def test_controls_act(pair: list[Path]) -> None:
 
 def test_what_the_panel_shows_is_what_its_figures_are(pair: list[Path]) -> None:
     panel = CollapseMicroscope(pair)
-    panel.controls["step"].value = 1
-    for name, area in panel._areas.items():
-        (output,) = area.outputs
-        assert output["data"][MIMETYPE] == json.loads(getattr(panel, name)().to_json())
+    for name, value in (("step", 1), ("most", 1), ("success", True), ("most", 9), ("success", False)):
+        panel.controls[name].value = value
+        (output,) = panel._below.outputs
+        assert output["data"][MIMETYPE] == json.loads(panel.curves().to_json())
+        assert as_shown(panel._map.plot) == as_shown(panel.heat_map())
+
+
+def test_a_click_chooses_run_step_and_strategy(pair: list[Path]) -> None:
+    inspector, told = FakeInspector(), []
+    panel = CollapseMicroscope(pair, inspector)
+    panel.observe(lambda change: told.append(change["new"]), "selected")
+    assert panel.heat.rest == ["unreadable"]
+    # A cell that succeeds is in the first trace of its run, another one in the second.
+    click(panel._map.plot, 0, (panel.heat.names.index("c"), 0), 1, panel.heat.names.index("c"))
+    assert (inspector.step, inspector.group) == (1, 1)  # c is in group 1 alone
+    assert panel._samples.value.count("<tr>") == 1 + 2
+    click(panel._map.plot, 1, (len(panel.heat.names), 0), 1, len(panel.heat.names))
+    assert "unreadable: 1 candidates" in panel._said.value
+    click(panel._map.plot, 3, (panel.heat.names.index("d"), 2), 3, panel.heat.names.index("d"))
+    assert told == [Selection(0, 1, "c"), Selection(0, 1, unreadable=True), Selection(1, 3, "d")]
+    assert panel._map.plot.layout.shapes[0].x0 == 3
+    assert [name for name in panel._map.plot.layout.yaxis.ticktext if "<b>" in name] == ["<b>d</b>"]
+
+
+def test_a_click_on_what_is_none_to_be_chosen_says_why(tmp_path: Path) -> None:
+    logged = {0: {"accuracy": 0.5, "kl_uniform": 0.1}, 1: {"accuracy": 0.5, "kl_uniform": 0.1}}
+    answers = [(step, 0, name, 0.5, True) for step in (0, 1) for name in ("a", "b")]
+    panel = CollapseMicroscope(write(tmp_path / "run", [row(1, 0, 0, "a", True)], answers=answers, evaluations=logged))
+    was = panel.selected
+    click(panel._map.plot, 0, (0, 0), 0, 0)
+    assert "step 0 was evaluated, but no candidates were drawn there" in panel._said.value
+    panel.controls["most"].value = 1
+    click(panel._map.plot, 0, (1, 1), 1, 1)
+    assert "others are many strategies" in panel._said.value
+    assert (panel.selected, panel._samples.value) == (was, "")
 
 
 def test_a_step_that_one_run_has_not(pair: list[Path]) -> None:
