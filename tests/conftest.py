@@ -8,6 +8,9 @@ import os
 # Subprocesses inherit all of it.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+# Ray, which vLLM imports too, reads these once: a cluster of the tests obeys nobody else, and reports to nobody.
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token")
+os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
 
 import shutil
 import socket
