@@ -25,8 +25,8 @@ from sesa_lab import (
     prompts,
     serving,
 )
-from sesa_lab.cli_settings import add_option, add_settings, allowed, config_of, numbers, options_of, read_config
-from sesa_lab.config import PretrainConfig, check_value
+from sesa_lab.cli_settings import add_option, add_settings, allowed, config_of, options_of, read_config
+from sesa_lab.config import PretrainConfig, check_value, numbers
 from sesa_lab.errors import InputError, NotebookError, printable, suggest
 from sesa_lab.presets import PRESETS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sesa_lab.cli_settings import add_settings, numbers, switch_of, write_file
-from sesa_lab.config import Config, flat_fields, sections
+from sesa_lab.cli_settings import add_settings, switch_of, write_file
+from sesa_lab.config import Config, flat_fields, numbers, sections
 from sesa_lab.errors import InputError
 from sesa_lab.presets import PRESETS
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from sesa_lab.cli_settings import add_asked, asked_of, numbers
+from sesa_lab.cli_settings import add_asked, asked_of
+from sesa_lab.config import numbers
 from sesa_lab.environments.pool import ALL, SPLITS
 from sesa_lab.settings import WAYS
 

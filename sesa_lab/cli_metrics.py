@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sesa_lab.cli_settings import file_of, numbers, write_file
+from sesa_lab.cli_settings import file_of, write_file
+from sesa_lab.config import numbers
 from sesa_lab.errors import InputError
 
 if TYPE_CHECKING:

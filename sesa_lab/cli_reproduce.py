@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sesa_lab.cli_settings import numbers
+from sesa_lab.config import numbers
 from sesa_lab.errors import InputError, NotebookError, suggest
 
 if TYPE_CHECKING:

@@ -170,20 +170,6 @@ def read_config(path: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def numbers(text: str) -> list[int]:
-    """'0-4', '0,1,2' or '7' -> numbers."""
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            low, dash, high = part.partition("-")
-            found += list(range(int(low), int(high) + 1)) if dash else [int(low)]
-    except ValueError:
-        found = []
-    if not found:
-        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64")
-    return found
-
-
 def allowed(meta: Any) -> str:
     """Choices or range of a setting, in brackets."""
     if meta["choices"]:

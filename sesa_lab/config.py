@@ -163,6 +163,20 @@ class Config:
         return Config.from_dict(merged)
 
 
+def numbers(text: str) -> list[int]:
+    """'0-4', '0,1,2' or '7' -> numbers."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            low, dash, high = part.partition("-")
+            found += list(range(int(low), int(high) + 1)) if dash else [int(low)]
+    except ValueError:
+        found = []
+    if not found:
+        raise InputError(f"{text!r}: expected whole numbers such as 0-4 or 1,8,64")
+    return found
+
+
 def _together(of_preset: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]) -> Config:
     """Defaults, then the preset, then what was given; not yet checked for what makes sense together."""
     parts = {}

@@ -15,6 +15,7 @@ from sesa_lab import diversity, runs
 from sesa_lab.diversity.embeddings import DEFAULT
 from sesa_lab.diversity.late import same_random
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.runs.browse import nothing_yet
 from sesa_lab.seeding import stream
 
 Of = Literal["solutions", "sketches"]
@@ -189,10 +190,7 @@ def _nothing(run: runs.Run, of: Of) -> InputError:
             f"{run.path} has no sketches (its sampler is {run.config.sampler.name}), expected a run with some;"
             " map its solutions: of='solutions'"
         )
-    return InputError(
-        f"{run.path} has no committed {of} yet; they come with its first checkpoint"
-        f" (run.checkpoint_every = {run.config.run.checkpoint_every})"
-    )
+    return nothing_yet(run, of)
 
 
 def _sample(keys: pd.DataFrame, most: int, seed: int) -> pd.MultiIndex:

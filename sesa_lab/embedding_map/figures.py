@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from sesa_lab.embedding_map.data import DISC, Places, Points
 from sesa_lab.errors import InputError, suggest
-from sesa_lab.plots.theme import COLOURS, escape, finish, provenance, room_above
+from sesa_lab.plots.theme import COLOURS, OTHERS, UNREADABLE, escape, finish, provenance, room_above
 
 Colour = Literal["cluster", "strategy", "reward", "step"]
 COLOUR: tuple[Colour, ...] = ("cluster", "strategy", "reward", "step")
-OTHERS, UNREADABLE, UNDEFINED = "others", "unreadable", "reward undefined"
+UNDEFINED = "reward undefined"
 _GREY = COLOURS[-1]
 _NAMED = COLOURS[:-1]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")

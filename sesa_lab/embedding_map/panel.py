@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from sesa_lab.embedding_map import data, figures
 from sesa_lab.embedding_map.data import Embedder, Of, Places, Points, Projection
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.plots.live_figure import Hit, LiveFigure
+from sesa_lab.plots.panel import Panel, cut, sample_table
 from sesa_lab.plots.theme import escape
 from sesa_lab.runs.load import Run
 
 ALL, ONE, UP_TO = "all steps", "one step", "up to a step"
-_MOST_LISTED = 12  # samples in the panel; ``selected`` has them all
 
 
-class EmbeddingMap(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not annotated
+class EmbeddingMap(Panel):
     """The texts of a run as points, near where their embeddings are; a lasso, a box or a click lists the samples.
 
     A live panel is gone from an exported notebook: end a cell with ``the_map.figure().show()`` to keep what it shows.
@@ -76,7 +75,6 @@ class EmbeddingMap(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not ann
         self._places: dict[Projection, Places] = {}
         # Callbacks may come from a thread of their own, beside a cell that sets a control.
         self._lock = threading.RLock()
-        self._quiet = False
         self._said, self._samples = widgets.HTML(), widgets.HTML()
         self.controls = _controls(self.points, projection)
         nothing = self.points.table.iloc[:0]
@@ -138,14 +136,6 @@ class EmbeddingMap(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not ann
         which = {ALL: ALL, ONE: f"step {own['step'].value}", UP_TO: f"up to step {own['step'].value}"}
         return which[own["steps"].value] + (", successes only" if own["success"].value else "")
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
-
     def _changed(self, change: Any) -> None:
         with self._lock:
             if self._quiet:
@@ -182,9 +172,8 @@ class EmbeddingMap(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not ann
             why = "select some with the lasso, or click one" if shown else "none is there: choose other steps"
             self._said.value = f"{what}: {shown} of {len(self.points.table)} {self.points.of} shown; {why}"
         else:
-            more = f"; the first {_MOST_LISTED}:" if found > _MOST_LISTED else ""
-            self._said.value = f"<b>{what}: {found} of {shown} {self.points.of} selected</b>{more}"
-        self._samples.value = _listed(self.selected)
+            self._said.value = f"<b>{what}: {found} of {shown} {self.points.of} selected</b>{cut(found)}"
+        self._samples.value = sample_table(self.selected)
 
     def _move(self) -> None:
         """Show the first selected one in the inspector; where it cannot, say why and leave it where it is."""
@@ -226,15 +215,3 @@ def _controls(points: Points, projection: Projection) -> dict[str, Any]:
             layout={"width": "420px"},
         ),
     }  # fmt: skip
-
-
-def _listed(rows: pd.DataFrame) -> str:
-    if not len(rows):
-        return ""
-    cells = ["".join(f"<th style='text-align: left; padding: 0 8px'>{name}</th>" for name in rows.columns)]
-    for row in rows.head(_MOST_LISTED).to_dict("records"):
-        row["reward"] = "undefined" if pd.isna(row["reward"]) else f"{row['reward']:.3g}"
-        row["success"] = "yes" if row["success"] else "no"
-        row["strategy"] = figures.UNREADABLE if pd.isna(row["strategy"]) else row["strategy"]
-        cells.append("".join(f"<td style='padding: 0 8px'>{escape(value, 90)}</td>" for value in row.values()))
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"

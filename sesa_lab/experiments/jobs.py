@@ -53,6 +53,11 @@ class Job:
     origin: Lineage | None = None
 
     @property
+    def begins_at(self) -> int:
+        """The step that it begins after."""
+        return self.origin.step if self.origin is not None else 0
+
+    @property
     def log(self) -> Path:
         """What its processes print goes here, after what earlier ones did."""
         return self.folder.parent / LOGS / f"{self.folder.name}.log"
@@ -278,8 +283,7 @@ def _left(job: Job) -> int:
     """Steps a job still has to take."""
     begun = (job.folder / "config.json").is_file()
     checkpoints = runs.load(job.folder).checkpoints if begun else []
-    first = job.origin.step if job.origin else 0
-    return job.config.run.steps - (checkpoints[-1][0] if checkpoints else first)
+    return job.config.run.steps - (checkpoints[-1][0] if checkpoints else job.begins_at)
 
 
 def finished(job: Job) -> bool:
@@ -334,18 +338,11 @@ def _run(job: Job) -> tuple[str | None, BaseException | None]:
 
 
 def _train(job: Job, report: Callable[[int, dict[str, Any]], None]) -> tuple[str | None, BaseException | None]:
-    from sesa_lab.training.loop import resume, revive, train
-
     try:
         if finished(job):  # by another invocation, meanwhile
             return None, None
         print(f"{_now()} process {os.getpid()}: {job.folder}", flush=True)
-        if (job.folder / "config.json").is_file():
-            resume(job.folder, report)
-        elif job.origin is not None:
-            revive(job.config, job.origin, job.folder, report)
-        else:
-            train(job.config, job.folder, report)
+        go_on(job, report)
     except InputError as error:
         if runs.in_use(job.folder):
             return _BUSY, None
@@ -356,6 +353,18 @@ def _train(job: Job, report: Callable[[int, dict[str, Any]], None]) -> tuple[str
         said = f"{type(error).__name__}: {first_line(error)} (a bug; its traceback is in {job.log})"
         return said, _sendable(error)
     return None, None
+
+
+def go_on(job: Job, report: Callable[[int, dict[str, Any]], None]) -> None:
+    """In this process: begin the job's run, or resume it, up to its last step; ``report`` is told of each."""
+    from sesa_lab.training.loop import resume, revive, train
+
+    if (job.folder / "config.json").is_file():
+        resume(job.folder, report)
+    elif job.origin is not None:
+        revive(job.config, job.origin, job.folder, report)
+    else:
+        train(job.config, job.folder, report)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -91,7 +91,7 @@ def execute_on_ray(
             task()
         except ValueError as error:
             raise InputError(f"Ray refuses gpus = {gpus}, resources = {resources}: {first_line(error)}") from error
-        total = sum(job.config.run.steps - _first(job) for job in todo.values())
+        total = sum(job.config.run.steps - job.begins_at for job in todo.values())
         with tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar:
             crew = _Crew(ray, task, todo, root, bar, report)
             crew.run()
@@ -309,7 +309,7 @@ class _Crew:
 
     def _step(self, number: int, step: int) -> bool:
         """Moves the bar; whether the job had not been so far before."""
-        last = self._begun.setdefault(number, _first(self.todo[number]))
+        last = self._begun.setdefault(number, self.todo[number].begins_at)
         if step <= last:
             return False
         self._begun[number] = step
@@ -350,10 +350,6 @@ class _Crew:
             self._step(number, job.config.run.steps)
         else:
             self.failures.append((job, reason))
-
-
-def _first(job: Job) -> int:
-    return job.origin.step if job.origin is not None else 0
 
 
 def _write_log(job: Job, text: str) -> None:

@@ -16,7 +16,7 @@ import sesa_lab
 from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError, first_line
-from sesa_lab.experiments.jobs import Job, finished
+from sesa_lab.experiments.jobs import Job, finished, go_on
 from sesa_lab.experiments.stored_runs import Place, Source, committed
 from sesa_lab.runs import environment, layout
 from sesa_lab.runs.lineage import Lineage
@@ -119,7 +119,7 @@ def _train_here(task: Shipped, tell: Callable[[int], None]) -> None:
     while runs.in_use(job.folder) and time.monotonic() < until:  # of a worker that was killed just now
         time.sleep(0.2)
     if not finished(job):
-        _go_on(job, lambda step, metrics: tell(step))
+        go_on(job, lambda step, metrics: tell(step))
 
 
 def _train_apart(task: Shipped, url: str, tell: Callable[[int], None]) -> None:
@@ -148,7 +148,7 @@ def _train_apart(task: Shipped, url: str, tell: Callable[[int], None]) -> None:
             tell(step)
 
         try:
-            _go_on(local, progress)
+            go_on(local, progress)
         except InputError as error:
             raise InputError(str(error).replace(str(job.folder), url)) from error
         keep(last=True)
@@ -195,14 +195,3 @@ def _fetch_origin(url: str, folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     if Place(url).fetch(folder) is None:
         raise InputError(f"what the run begins at is not in the storage any more: {url}; send the job again")
-
-
-def _go_on(job: Job, progress: Callable[[int, dict[str, Any]], None]) -> None:
-    from sesa_lab.training.loop import resume, revive, train
-
-    if (job.folder / layout.CONFIG).is_file():
-        resume(job.folder, progress)
-    elif job.origin is not None:
-        revive(job.config, job.origin, job.folder, progress)
-    else:
-        train(job.config, job.folder, progress)

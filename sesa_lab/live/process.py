@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError, writing
 from sesa_lab.live.folder import SETTINGS, STARTER, Folder, Status, writer_of
-from sesa_lab.runs import layout
 from sesa_lab.runs.files import write_json
 from sesa_lab.runs.store import UNBORN
 
@@ -80,23 +80,19 @@ def _start(folder: Folder, config: Config | None) -> None:
 
 def _check_unlocked(run: Path) -> None:
     """Raises ``InputError`` where a process, be it another machine's that shares the disk, writes the run."""
-    lock = run / layout.LOCK
-    if lock.exists():
-        with _alone(
-            lock, f"another process (pid {writer_of(run) or 'unknown'}) is writing {run}; wait for it or end it"
-        ):
-            pass
+    if runs.in_use(run):
+        raise InputError(f"another process (pid {writer_of(run) or 'unknown'}) is writing {run}; wait for it or end it")
 
 
 @contextlib.contextmanager
-def _alone(lock: Path, refusal: str = "") -> Iterator[None]:
+def _alone(lock: Path) -> Iterator[None]:
     """Holds the lock in the file ``lock`` for the body; an ``InputError`` where another has it."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(refusal or f"training in {lock.parent} is being started by another kernel") from error
+            raise InputError(f"training in {lock.parent} is being started by another kernel") from error
         yield
     finally:
         os.close(handle)

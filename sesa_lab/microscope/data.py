@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from sesa_lab import runs
 from sesa_lab.collapse import COLUMNS, detect, direct_of, of_rollouts
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.plots.theme import OTHERS, UNREADABLE
+from sesa_lab.runs.browse import nothing_yet
 
 Source = Literal["candidates", "answers"]
 SOURCES: tuple[Source, ...] = ("candidates", "answers")
 """What shares are of: the candidates that a training step drew, or the evaluated answers of the policy alone."""
 FAN = (1, 8, 64)
 """The k of the pass@k that are drawn."""
-OTHERS, UNREADABLE = "others", "unreadable"
 _SAMPLE = ["step", "group", "index", "task", "reward", "success", "strategy", "completion"]
 
 
@@ -103,22 +104,17 @@ def read(run: runs.Run | str | Path) -> View:
     run = run if isinstance(run, runs.Run) else runs.load(run)
     rows = run.read_rollouts(list(COLUMNS))
     if not len(rows):
-        raise InputError(
-            f"{run.path} has no committed candidates yet; they come with its first checkpoint"
-            f" (run.checkpoint_every = {run.config.run.checkpoint_every})"
-        )
+        raise nothing_yet(run)
     answers = run.read_answers()
-    # The exact evaluation alone has it; its answers are all there are.
-    exact = bool(run.evaluations["kl_uniform"].notna().any())
     watched = run.config.watch.on_alarm != "none"
     return View(
         run=run,
-        shares={"candidates": _of_candidates(rows), "answers": _of_answers(answers, exact)},
+        shares={"candidates": _of_candidates(rows), "answers": _of_answers(answers, run.exact)},
         training=_training(run, rows),
-        evaluated=_evaluated(run, answers if exact else None),
+        evaluated=_evaluated(run, answers if run.exact else None),
         alarms=run.alarms[["step", "onset"]].astype("int64") if watched else _detected(run, rows),
         watched=watched,
-        exact=exact,
+        exact=run.exact,
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,17 @@ import traitlets as t
 
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import figures
-from sesa_lab.microscope.data import OTHERS, SOURCES, UNREADABLE, Heat, Selection, View, heat, read, samples
+from sesa_lab.microscope.data import SOURCES, Heat, Selection, View, heat, read, samples
 from sesa_lab.plots import notebook
 from sesa_lab.plots.live_figure import Hit, LiveFigure
-from sesa_lab.plots.theme import escape
+from sesa_lab.plots.panel import Panel, cut, sample_table
+from sesa_lab.plots.theme import OTHERS, UNREADABLE, escape
 from sesa_lab.runs.load import Run
 
 _ALL = -1  # of a dropdown None means that nothing is chosen
-_MOST_LISTED = 12  # samples in the panel; the inspector shows them all
 
 
-class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not annotated
+class CollapseMicroscope(Panel):
     """One run, or two linked on one training step: strategies x time, curves with alarms, and the samples behind a cell.
 
     A click on a cell chooses its run, step and strategy; the controls and ``select`` do the same.
@@ -62,7 +61,6 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
         self._lock = (
             threading.RLock()
         )  # callbacks may come from a thread of their own, beside a cell that sets a control
-        self._quiet = False
         self._drawn: dict[str, Any] = {}
         self._said = widgets.HTML()
         self._samples = widgets.HTML()
@@ -152,15 +150,6 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
         own = self.controls
         return heat(self.views, own["source"].value, own["most"].value, own["success"].value)
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Controls that are set in the body change nothing that is shown: it follows once, when all of them are set."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
-
     def _changed(self, change: Any) -> None:
         with self._lock:
             if self._quiet:
@@ -196,7 +185,7 @@ class CollapseMicroscope(widgets.VBox):  # type: ignore[misc]  # ipywidgets is n
         view = self.views[chosen.run]
         rows = samples(view, chosen)
         self._said.value = _said(view, chosen, len(rows))
-        self._samples.value = _table(rows)
+        self._samples.value = sample_table(rows)
         if self.inspector is not None:
             self._move(chosen, rows)
         self.selected = chosen
@@ -263,17 +252,4 @@ def _said(view: View, chosen: Selection, found: int) -> str:
         "unreadable" if chosen.unreadable else "all strategies" if chosen.strategy is None else escape(chosen.strategy)
     )
     only = ", successes only" if chosen.success else ""
-    more = f"; the first {_MOST_LISTED}:" if found > _MOST_LISTED else ""
-    return f"<b>{escape(view.run.label)}, step {chosen.step}, {who}{only}: {found} candidates</b>{more}"
-
-
-def _table(rows: pd.DataFrame) -> str:
-    if not len(rows):
-        return ""
-    cells = ["".join(f"<th style='text-align: left; padding: 0 8px'>{name}</th>" for name in rows.columns)]
-    for row in rows.head(_MOST_LISTED).to_dict("records"):
-        row["reward"] = f"{row['reward']:.3g}"
-        row["success"] = "yes" if row["success"] else "no"
-        row["strategy"] = UNREADABLE if pd.isna(row["strategy"]) else row["strategy"]
-        cells.append("".join(f"<td style='padding: 0 8px'>{escape(value, 90)}</td>" for value in row.values()))
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+    return f"<b>{escape(view.run.label)}, step {chosen.step}, {who}{only}: {found} candidates</b>{cut(found)}"

@@ -17,6 +17,8 @@ from sesa_lab.errors import InputError, suggest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 """Okabe-Ito without its yellow and black, which vanish on a white or a dark page."""
 BANDS = "bands: 95 % t interval over seeds"
+OTHERS, UNREADABLE = "others", "unreadable"
+"""Strategies that have no name of their own: those that are not among the ones shown, and what cannot be read as one."""
 CAPTION_LINES = 10
 """Of a caption, at most: what follows is cut."""
 _AXIS = {

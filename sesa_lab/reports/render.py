@@ -113,7 +113,7 @@ def _merged(outputs: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _page(title: str, headings: Sequence[Heading], body: str, figures: list[dict[str, Any]]) -> str:
     """The whole file."""
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
     bundle = get_plotlyjs() if figures else ""
     packed = (
         f'<script type="text/plain" id="figures">{_pack(json.dumps(figures, allow_nan=False))}</script>\n'
@@ -128,7 +128,27 @@ def _page(title: str, headings: Sequence[Heading], body: str, figures: list[dict
     entries = "\n".join(
         f'<li class="level-{h.level}"><a href="#{h.anchor}">{h.title}</a></li>' for h in headings if h.level <= 3
     )
-    name = html.escape(title)
+    inner = f"""<nav aria-label="Contents"><strong>Contents</strong><ol>
+{entries}
+</ol></nav>
+<main>
+<h1>{html.escape(title)}</h1>
+{body}
+</main>
+{packed}"""
+    return document(title, inner, policy)
+
+
+def document(title: str, body: str, policy: str = "") -> str:
+    """A page of its own: no request is allowed, and nothing beyond what ``policy`` says.
+
+    Args:
+        title: plain text.
+        body: HTML.
+        policy: content security policy, but for bases and forms, which no page has; empty: images in the page itself alone.
+    """
+    style = (_HERE / "report.css").read_text(encoding="utf-8")
+    policy = policy or "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -137,18 +157,11 @@ def _page(title: str, headings: Sequence[Heading], body: str, figures: list[dict
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>{name}</title>
+<title>{html.escape(title)}</title>
 <style>{style}</style>
 </head>
 <body>
-<nav aria-label="Contents"><strong>Contents</strong><ol>
-{entries}
-</ol></nav>
-<main>
-<h1>{name}</h1>
 {body}
-</main>
-{packed}
 </body>
 </html>
 """

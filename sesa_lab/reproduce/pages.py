@@ -15,6 +15,7 @@ from sesa_lab.errors import InputError, first_line, writing
 from sesa_lab.reports import outputs, render
 from sesa_lab.reproduce import results
 from sesa_lab.reproduce.plan import Plan
+from sesa_lab.runs.environment import commit_of
 
 REPORT, INDEX, FIGURES, EXECUTED = "report.html", "index.html", "figures", "executed"
 IMAGES = ("png", "svg")
@@ -33,8 +34,8 @@ def report(plan: Plan, executed: Sequence[Path], found: Mapping[str, Any]) -> Pa
 
 def _numbers(plan: Plan, found: Mapping[str, Any]) -> Any:
     """A notebook of tables, which so go the way that all outputs go: sanitised."""
-    made, git = found["made"], found["made"]["git"]
-    commit = f"{git['commit']}{'+' if git['dirty'] else ''}" if git else "unknown"
+    made = found["made"]
+    commit = commit_of(made) or "unknown"
     cells = [
         nbformat.v4.new_markdown_cell(  # type: ignore[no-untyped-call]
             "# Numbers, and where they come from\n\n"
@@ -114,16 +115,14 @@ def index(folder: Path) -> Path:
             rows.append(_row(here, results.read(path), path.parent))
         except InputError as error:
             rows.append(f"<tr><td>{html.escape(here)}</td><td colspan=5>{html.escape(str(error))}</td></tr>")
-    style = (Path(render.__file__).parent / "report.css").read_text(encoding="utf-8")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    page = _PAGE.format(policy=policy, style=style, name=html.escape(folder.name), rows="\n".join(rows))
+    name = f"Reports: {folder.name}"
+    page = render.document(name, _PAGE.format(name=html.escape(name), rows="\n".join(rows)))
     results.put(folder / INDEX, page.encode())
     return folder / INDEX
 
 
 def _row(name: str, found: Mapping[str, Any], folder: Path) -> str:
-    git = found["made"]["git"]
-    commit = f"{git['commit'][:10]}{'+' if git['dirty'] else ''}" if git else "unknown"
+    commit = commit_of(found["made"]) or "unknown"
     files = [(REPORT, "report"), (results.CSV, "CSV"), (results.LATEX, "LaTeX"), (results.JSON, "JSON")]
     links = " ".join(
         f'<a href="{html.escape(name)}/{file}">{words}</a>' for file, words in files if (folder / file).is_file()
@@ -142,20 +141,8 @@ def _row(name: str, found: Mapping[str, Any], folder: Path) -> str:
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>Reports: {name}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>Reports: {name}</h1>
+_PAGE = """<main>
+<h1>{name}</h1>
 <p>Every report opens without a network. Estimates have 95 % intervals; each number traces to its runs.</p>
 <table>
 <thead><tr><th>experiment</th><th>files</th><th>seeds</th><th>runs</th><th>made</th><th>command</th></tr></thead>
@@ -163,7 +150,4 @@ _PAGE = """<!DOCTYPE html>
 {rows}
 </tbody>
 </table>
-</main>
-</body>
-</html>
-"""
+</main>"""

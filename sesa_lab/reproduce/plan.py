@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sesa_lab.cli_settings import numbers
+from sesa_lab.config import numbers
 from sesa_lab.errors import InputError, short, suggest
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.reports.parameters import check

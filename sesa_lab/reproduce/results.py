@@ -116,9 +116,8 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
 
 def interval(row: dict[str, Any], name: str, n: int) -> str:
     """``0.71 [0.66, 0.75]``; empty where there is no value."""
-    mean, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high")) if name != "mean" else (
-        row.get(key) for key in ("mean", "low", "high")
-    )  # fmt: skip
+    prefix = "" if name == "mean" else f"{name}_"
+    mean, low, high = (row.get(key) for key in (name, f"{prefix}low", f"{prefix}high"))
     if mean is None or not math.isfinite(mean):
         return ""
     low, high = (math.nan if end is None else end for end in (low, high))

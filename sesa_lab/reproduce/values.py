@@ -98,10 +98,5 @@ def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> list[dict[str, obj
 
 def ks_of(loaded: Sequence[runs.Run]) -> tuple[int, ...]:
     """The k of expected coverage, where answers can be enumerated; empty: coverage counts distinct strategies of samples."""
-    found = {
-        int(k)
-        for run in loaded
-        if run.config.environment.name == "path_exploration"
-        for k in run.evaluations["coverage_k"].dropna().unique()
-    }
+    found = {int(k) for run in loaded if run.exact for k in run.evaluations["coverage_k"].dropna().unique()}
     return tuple(sorted(found))

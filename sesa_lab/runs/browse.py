@@ -26,6 +26,14 @@ BATCH = 64
 _INDEXED = ["step", "group", "task", "success", "reward"]
 
 
+def nothing_yet(run: Run, what: str = "candidates") -> InputError:
+    """Of a run that has committed none of what was wanted: the error that says so, to be raised."""
+    return InputError(
+        f"{run.path} has no committed {what} yet; they come with its first checkpoint"
+        f" (run.checkpoint_every = {run.config.run.checkpoint_every})"
+    )
+
+
 class Groups:
     """Where the groups of a run lie. Reads only; holds as much as was committed when the run was loaded.
 

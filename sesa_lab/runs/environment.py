@@ -47,6 +47,12 @@ def resumed(before: dict[str, Any], now: dict[str, Any], step: int) -> dict[str,
     return {**before, "resumed": [*before.get("resumed", []), entry]}
 
 
+def commit_of(facts: dict[str, Any]) -> str | None:
+    """Of ``facts``: the commit of the code, with ``+`` where the checkout had changes; None: not known."""
+    git = facts.get("git")
+    return f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None
+
+
 def git(folder: Path) -> dict[str, Any] | None:
     """``{"commit": hash, "dirty": bool}`` of the checkout whose root is ``folder``; None where it is none.
 

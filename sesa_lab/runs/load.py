@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError, suggest
-from sesa_lab.runs import layout, lineage, schema
+from sesa_lab.runs import environment, layout, lineage, schema
 from sesa_lab.runs.files import reading
 from sesa_lab.runs.lineage import Lineage
 
@@ -58,8 +58,12 @@ class Run:
     @property
     def commit(self) -> str | None:
         """Of the code that made it, with ``+`` where the checkout had changes; None: not known."""
-        git = self.environment.get("git")
-        return f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None
+        return environment.commit_of(self.environment)
+
+    @property
+    def exact(self) -> bool:
+        """Whether its evaluations are of all answers there are; that measure alone they have then."""
+        return bool(self.evaluations["kl_uniform"].notna().any())
 
     @property
     def switched_after(self) -> int | None:

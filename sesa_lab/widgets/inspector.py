@@ -20,7 +20,7 @@ import traitlets as t
 
 from sesa_lab import runs
 from sesa_lab.errors import InputError, first_line, short, suggest
-from sesa_lab.runs.browse import Groups, told
+from sesa_lab.runs.browse import Groups, nothing_yet, told
 from sesa_lab.widgets import expansion, payload
 from sesa_lab.widgets.expansion import Expander
 from sesa_lab.widgets.frames import Stage
@@ -137,10 +137,7 @@ class SketchInspector(anywidget.AnyWidget):
         self._sides = [_Side(*each) for each in zip(given, named, expanders, strict=False)]
         first = self._first().table
         if not len(first):
-            raise InputError(
-                f"{self._sides[0].run.path} has no committed candidates yet; they come with its first checkpoint"
-                f" (run.checkpoint_every = {self._sides[0].run.config.run.checkpoint_every})"
-            )
+            raise nothing_yet(self._sides[0].run)
         self._clusters = clusters
         self._at: tuple[int, int] | None = None
         self._artist = ThreadPoolExecutor(1, "sketch-inspector")

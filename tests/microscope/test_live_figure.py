@@ -50,8 +50,11 @@ def test_a_selection_is_told_once_whole_and_when_it_is_taken_back() -> None:
 
 def test_without_ears_nothing_happens() -> None:
     live = LiveFigure(dots(1))
+    before = live.plot.to_plotly_json()
     click(live.plot, 0, 0, 0.0, 0.5)
+    assert live.plot.to_plotly_json() == before
     select(live.plot, [(0, 0)])
+    assert list(live.plot.data[0].selectedpoints) == [0], "what the page marks is marked, and no more happens"
 
 
 def test_drawing_replaces_data_layout_and_selections() -> None:

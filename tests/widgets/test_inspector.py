@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,6 @@ def _facts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_run(tmp_path_factory.mktemp("small") / "run")
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    widgets = []
-
-    def made(*args: Any, **kwargs: Any) -> SketchInspector:
-        widgets.append(SketchInspector(*args, **kwargs))
-        return widgets[-1]
-
-    yield made
-    for widget in widgets:
-        widget.close()
 
 
 def drawn(widget: SketchInspector) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,6 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, quick_runs: None) -> Path:
     return small_run(tmp_path_factory.mktemp("small") / "run")
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    widgets = []
-
-    def made(*args: Any, **kwargs: Any) -> SketchInspector:
-        widgets.append(SketchInspector(*args, **kwargs))
-        return widgets[-1]
-
-    yield made
-    for widget in widgets:
-        widget.close()
 
 
 def ask(widget: SketchInspector, sketch: Any = "down left", **changed: Any) -> list[dict[str, Any]]:
