@@ -58,6 +58,7 @@ ROLLOUTS = pa.schema(
         _required("engine_logprobs", pa.list_(pa.float64())),
         _required("trained_under", pa.string()),
         _required("old_logprobs", pa.list_(pa.float64())),
+        _required("old_entropies", pa.list_(pa.float64())),
         pa.field("weight", pa.float64()),
         pa.field("reward", pa.float64()),
         pa.field("credited", pa.float64()),

@@ -31,6 +31,7 @@ def rollout_rows(step: int, scored: Sequence[Scored], report: Report, conditioni
                     "drawn_under": candidate.turns[0].drawn_under.kind,
                     "trained_under": "+".join(training_kinds(candidate, conditioning)),
                     "old_logprobs": report.old[n],
+                    "old_entropies": report.entropies[n],
                     "weight": report.importance[n],
                     "reward": s.scores[i].reward,
                     "credited": s.rewards[i],

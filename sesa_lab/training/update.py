@@ -29,6 +29,7 @@ class Report:
         old: per candidate, log-probs of its tokens, policy when drawn, (first) training context (nats).
         importance: per candidate, the factor its policy terms got there.
         ratio: per candidate, p(y|training context) / q(y|drawing context), untruncated.
+        entropies: per candidate, of the policy's distribution at each of its tokens, as ``old`` (nats).
         looked: whether these, and the entropy, were taken from all items before the first pass.
     """
 
@@ -44,6 +45,10 @@ class Report:
     tokens_trained: int = 0
     looked: bool = False
     sums: dict[str, float] = field(default_factory=dict)
+    entropies: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.entropies = self.entropies or [[] for _ in self.old]
 
     def add(self, name: str, value: float) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + value
@@ -131,9 +136,10 @@ def _of_all(report: Report, team: Team) -> Report:
     if team.size == 1:
         return report
     own = [n for n, old in enumerate(report.old) if old]
-    seen = [(n, report.old[n], report.importance[n], report.ratio[n]) for n in own]
-    for n, old, importance, ratio in team.gather(seen):
-        report.old[n], report.importance[n], report.ratio[n] = old, importance, ratio
+    seen = [(n, report.old[n], report.entropies[n], report.importance[n], report.ratio[n]) for n in own]
+    for n, old, entropies, importance, ratio in team.gather(seen):
+        report.old[n], report.entropies[n] = old, entropies
+        report.importance[n], report.ratio[n] = importance, ratio
     whole = team.sum_counts({"loss": report.loss, "tokens_trained": report.tokens_trained})
     report.loss, report.tokens_trained = whole["loss"], whole["tokens_trained"]
     report.sums = team.sum_counts(report.sums)
@@ -181,7 +187,7 @@ def accumulate(
     rule = config.update
     whole = None if old is None else _weights(rule, batch, old, torch.arange(len(old), device=old.device))
     if whole is not None and old is not None and not report.looked:
-        _record(report, items, batch.item[batch.rows.sequence.to(old.device)], old, whole)
+        _record(report, items, batch.item[batch.rows.sequence.to(old.device)], whole, old)
     passes = batch.rows.split(rule.micro_batch)
     with in_step(policy, config, team, len(passes), learning=True):
         for rows, index in passes:
@@ -201,7 +207,7 @@ def accumulate(
             loss.backward()
             report.loss += float(loss.detach())
             if whole is None:
-                _record(report, items, item, before, weights)
+                _record(report, items, item, weights, before, entropy.detach())
             if not report.looked:
                 report.add_entropy(items, item, entropy.detach())
             change = now.detach() - before  # tokens are the old policy's, so this is k3 of KL(old || now)
@@ -236,17 +242,17 @@ def _first_look(
         with in_step(policy, config, team, 0):
             return {}, counts
     batch = make_batch(own, token_scale(config, own), policy.device)
-    old = torch.empty_like(batch.drawn)
+    old, entropies = torch.empty_like(batch.drawn), torch.empty_like(batch.drawn)
     item = batch.item[batch.rows.sequence.to(old.device)]
     passes = batch.rows.split(rule.micro_batch)
     with in_step(policy, config, team, len(passes)):
         for rows, index in passes:
             logprobs, entropy = token_logprobs(policy, rows, config.sampler.temperature)
             index = index.to(old.device)
-            old[index] = logprobs
+            old[index], entropies[index] = logprobs, entropy
             report.add_entropy(own, item[index], entropy)
     weights = _weights(rule, batch, old, torch.arange(len(old), device=old.device))
-    _record(report, own, item, old, weights)
+    _record(report, own, item, weights, old, entropies)
     lengths = [sum(len(turn.completion.ids) for turn in i.turns) for i in own]
     everywhere = rule.kl_coef > 0 or rule.entropy_coef > 0
     for n, weight in zip(numbers, (weights.advantage * weights.importance).tolist(), strict=True):
@@ -261,16 +267,22 @@ def _reference(policy: Policy, rows: Rows, config: Config) -> torch.Tensor:
 
 
 def _record(
-    report: Report, items: Sequence[Item], item: torch.Tensor, before: torch.Tensor, weights: losses.Weights
+    report: Report,
+    items: Sequence[Item],
+    item: torch.Tensor,
+    weights: losses.Weights,
+    before: torch.Tensor,
+    entropies: torch.Tensor | None = None,
 ) -> None:
-    """Keep the first pass's old log-probs and weights of each candidate seen here, of its first item."""
+    """Keep the first pass's old log-probs, entropies and weights of each candidate seen here, of its first item."""
     present = item.unique_consecutive().tolist()
     lengths = torch.bincount(item)[present].tolist()
-    for n, logprobs in zip(present, before.split(lengths), strict=True):
+    spread = [()] * len(present) if entropies is None else [part.tolist() for part in entropies.split(lengths)]
+    for n, logprobs, spreads in zip(present, before.split(lengths), spread, strict=True):
         member = items[n].member
         # A second item may lie in an earlier micro-batch than the first.
         if not (items[n].is_sketch or items[n].is_second or report.old[member]):
-            report.old[member] = logprobs.tolist()
+            report.old[member], report.entropies[member] = logprobs.tolist(), list(spreads)
             report.importance[member] = float(weights.importance[n])
             report.ratio[member] = float(weights.ratio[n])
 

@@ -12,7 +12,7 @@ const SORTS = {
   strategy: "strategy",
 };
 const OUTCOMES = { all: "all outcomes", solved: "solved", failed: "failed", unreadable: "unreadable" };
-const COLOURINGS = { surprisal: "surprisal", trained: "in training", ratio: "ratio", plain: "plain" };
+const COLOURINGS = { surprisal: "surprisal", entropy: "entropy", trained: "in training", ratio: "ratio", plain: "plain" };
 const NO_FILTER = { text: "", strategy: null, outcome: "all", low: null, high: null };
 const MOST_SURPRISAL = 5; // nats at which a token has its full colour
 const MOST_RATIO = Math.log(2); // likewise: twice or half as probable
@@ -666,6 +666,7 @@ class Page {
   tokens(side, which, page) {
     const has = {
       surprisal: page.drawn !== null,
+      entropy: page.entropies !== null,
       trained: page.trained !== null,
       ratio: page.drawn !== null && page.trained !== null,
       plain: true,
@@ -710,7 +711,8 @@ class Page {
     box.append(
       ...page.ids.flatMap((id, k) => {
         const drawn = page.drawn?.[k] ?? null,
-          trained = page.trained?.[k] ?? null;
+          trained = page.trained?.[k] ?? null,
+          entropy = page.entropies?.[k] ?? null;
         const change = drawn === null || trained === null ? null : trained - drawn;
         const said = page.pieces === null ? `${id} ` : shown(page.pieces[k]).replace(/\n/g, "\u23ce\n") || "\u00b7";
         const facts = [
@@ -718,10 +720,12 @@ class Page {
           `log p drawn ${number(drawn, 3)}`,
           `in training ${number(trained, 3)}`,
           `ratio ${number(change === null ? null : Math.exp(change), 3)}`,
+          `entropy there ${number(entropy, 3)} nats`,
         ];
         const token = h("span", { title: facts.join("\n") }, said);
         token.style.backgroundColor = {
           surprisal: () => warm(drawn),
+          entropy: () => warm(entropy === null ? null : -entropy),
           trained: () => warm(trained),
           ratio: () => split(change),
           plain: () => "",
@@ -743,11 +747,11 @@ class Page {
         "\u2212log p when drawn: 0",
         ramp(warm(0), warm(-MOST_SURPRISAL)),
         `${MOST_SURPRISAL} nats or more`,
-        h(
-          "span",
-          { class: "aside" },
-          "A run stores no entropies of tokens; surprisal, the information of the token drawn, stands for them.",
-        ),
+      ],
+      entropy: () => [
+        "entropy of the next token under the first training context: 0",
+        ramp(warm(0), warm(-MOST_SURPRISAL)),
+        `${MOST_SURPRISAL} nats or more`,
       ],
       trained: () => [
         "\u2212log p under the first training context: 0",

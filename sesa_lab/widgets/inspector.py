@@ -27,8 +27,9 @@ from sesa_lab.widgets.frames import Stage
 from sesa_lab.widgets.payload import Clusters, Shown
 from sesa_lab.widgets.tokens import Speller, find
 
-COLOURINGS = ("surprisal", "trained", "ratio", "plain")
-"""Of tokens: -log-prob when drawn, -log-prob under the training context, ratio of the two probabilities, none."""
+COLOURINGS = ("surprisal", "entropy", "trained", "ratio", "plain")
+"""Of tokens: -log-prob when drawn; entropy of the policy's distribution there, -log-prob, both under the training context; ratio of
+the two probabilities; none."""
 NO_TOKENIZER = (
     "this machine has no tokenizer of the run's model: tokens are shown by number; name its folder as tokenizer=..."
 )
@@ -92,7 +93,7 @@ class SketchInspector(anywidget.AnyWidget):
     Attributes:
         step, group: what is shown; setting one reads that group, and only that.
         candidates: index of the chosen candidate, one a run; -1: none passes the filter.
-        colouring: of tokens, one of ``COLOURINGS``. Entropies of tokens are not stored in a run: surprisal is shown.
+        colouring: of tokens, one of ``COLOURINGS``; what a run does not have (entropies, before they were kept) is not to be chosen.
         sort: one of ``payload.SORTS``.
         filter: some of the keys of ``payload.NO_FILTER``; see ``payload.passing``.
 

@@ -230,10 +230,11 @@ def token_page(shown: Shown, index: int, start: int, speller: Speller | None) ->
 
     Returns:
         ``pieces`` (None: no tokenizer, or not the one that made this text), ``ids``, ``drawn`` and ``trained`` (log-probs,
-        nats, policy when drawn, under the drawing and the first training context; None where the run has none), ``turns``
-        (places where a turn begins) and ``total``.
+        nats, policy when drawn, under the drawing and the first training context; None where the run has none), ``entropies``
+        (of the latter's distributions, nats; None in runs made before they were kept), ``turns`` (places where a turn begins) and ``total``.
     """
-    row = {name: _vectors(shown.rollouts[name])[index] for name in ("token_ids", "drawn_logprobs", "old_logprobs")}
+    stored = ("token_ids", "drawn_logprobs", "old_logprobs", "old_entropies")
+    row = {name: _vectors(shown.rollouts[name])[index] for name in stored}
     ids = row["token_ids"].tolist()
     total, end = len(ids), start + TOKENS
     lengths = (shown.rollouts["turn_tokens"][index].as_py() or [])[:-1]
@@ -245,6 +246,7 @@ def token_page(shown: Shown, index: int, start: int, speller: Speller | None) ->
         "pieces": speller.pieces(ids)[start:end] if speller is not None and fits else None,
         "drawn": _rounded(row["drawn_logprobs"], total, start, end),
         "trained": _rounded(row["old_logprobs"], total, start, end),
+        "entropies": _rounded(row["old_entropies"], total, start, end),
         "turns": [int(place) for place in np.cumsum(lengths)],
     }
 

@@ -25,7 +25,7 @@ def row(step: int, group: int, index: int, strategy: str | None, success: bool, 
         "step": step, "group": group, "index": index, "task": 10 + group, "prompt": "find", "history": [], "sketch": None,
         "sketches": [], "completion": f"answer {index}", "token_ids": [1], "turns": ["a"], "turn_tokens": [1],
         "turn_rewards": [], "episode_seed": None, "finish": "stop", "drawn_under": "task", "drawn_logprobs": [-1.0],
-        "engine_logprobs": [], "trained_under": "task", "old_logprobs": [-1.0], "weight": 1.0, "reward": float(success),
+        "engine_logprobs": [], "trained_under": "task", "old_logprobs": [-1.0], "old_entropies": [], "weight": 1.0, "reward": float(success),
         "credited": float(success), "success": success, "strategy": strategy, "advantage": 0.0, "redraws": 0,
         "sampled_tokens": 1,
     } | values  # fmt: skip

@@ -66,6 +66,7 @@ def rollouts(step: int) -> list[dict[str, Any]]:
                 "engine_logprobs": [],
                 "trained_under": "task",
                 "old_logprobs": [value * 1.1 for value in logprobs],
+                "old_entropies": [-value for value in logprobs],
                 "weight": 0.1 + row,
                 "reward": 1 / 3,
                 "credited": 0.0,

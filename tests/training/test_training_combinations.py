@@ -96,9 +96,12 @@ def check_step(trainer: Trainer, config: Config) -> None:
         expected = kinds or {update.conditioning if guided else "task"}
         assert set(row["trained_under"].split("+")) == expected
         assert len(row["old_logprobs"]) == len(row["drawn_logprobs"]) == len(row["token_ids"])
+        assert len(row["old_entropies"]) == len(row["token_ids"]) and min(row["old_entropies"], default=0) >= -1e-6
         if not guided or update.conditioning == own:  # trained as drawn
             assert row["weight"] == 1.0
             assert row["old_logprobs"] == pytest.approx(row["drawn_logprobs"], abs=1e-4)
+    spread = [value for row in rollouts for value in row["old_entropies"]]
+    assert measures["entropy"] == pytest.approx(sum(spread) / len(spread), rel=1e-5)
     count = (size - direct) // sampler.expansions if sampler.name == "sesa" else 0
     assert len(sketches) == count * config.run.groups
     trained = update.train_sketches != "none"

@@ -429,6 +429,7 @@ def test_rows_of_the_rollout_table() -> None:
         "engine_logprobs": [],
         "trained_under": "task",
         "old_logprobs": [-1.0, -1.0],
+        "old_entropies": [],
         "weight": 1.0,
         "reward": 1.0,
         "credited": 0.0,

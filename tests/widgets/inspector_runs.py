@@ -75,6 +75,7 @@ def rollouts(environment: Any, step: int, group: int, sketches: bool = True) -> 
                 "token_ids": ids, "turns": [text], "turn_tokens": [len(ids)], "turn_rewards": [], "episode_seed": None,
                 "finish": "stop", "drawn_under": "sketch" if followed else "task", "drawn_logprobs": drawn,
                 "engine_logprobs": [], "trained_under": "task", "old_logprobs": [x + draw.gauss(0, 0.3) for x in drawn],
+                "old_entropies": [-x / 2 for x in drawn],
                 "weight": 1.0 + index / 10, "reward": score.reward, "credited": score.reward if index < 3 else 0.0,
                 "success": score.success, "strategy": score.strategy, "advantage": 0.5 - index, "redraws": 0,
                 "sampled_tokens": len(ids),
@@ -142,7 +143,8 @@ def large_run(path: Path, steps: int, groups: int, size: int, tokens: int, every
                             "turns": [text], "turn_tokens": [tokens], "turn_rewards": [], "episode_seed": None,
                             "finish": "stop", "drawn_under": "sketch", "drawn_logprobs": drawn[group, index, 0].tolist(),
                             "engine_logprobs": [], "trained_under": "task",
-                            "old_logprobs": drawn[group, index, 1].tolist(), "weight": 1.0, "reward": float(index % 3),
+                            "old_logprobs": drawn[group, index, 1].tolist(),
+                            "old_entropies": (-drawn[group, index, 1]).tolist(), "weight": 1.0, "reward": float(index % 3),
                             "credited": 0.0, "success": index % 3 == 0, "strategy": f"s{index % 5}", "advantage": 0.0,
                             "redraws": 0, "sampled_tokens": tokens,
                         }

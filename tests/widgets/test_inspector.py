@@ -143,7 +143,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         ("candidates", [6], r"candidates \[6\]: expected one index a run"),
         ("candidates", [0, 0], r"candidates \[0, 0\]"),
         ("sort", "rewrd", "did you mean 'reward'"),
-        ("colouring", "entropy", "colouring 'entropy'; .*known: plain, ratio, surprisal, trained"),
+        ("colouring", "spread", "colouring 'spread'; .*known: entropy, plain, ratio, surprisal, trained"),
         ("filter", {"outcome": 3}, "filter: outcome 3"),
     ],
 )

@@ -199,6 +199,7 @@ def test_tokens_are_the_completion_in_pieces(folder: Path) -> None:
         assert page["ids"] == row["token_ids"] and page["total"] == len(page["pieces"])
         assert page["drawn"] == [round(value, 4) for value in row["drawn_logprobs"]]
         assert page["trained"] == [round(value, 4) for value in row["old_logprobs"]]
+        assert page["entropies"] == [round(value, 4) for value in row["old_entropies"]]
 
 
 def test_the_letters_of_several_tokens_stay_whole() -> None:
@@ -229,6 +230,8 @@ def test_log_probs_that_are_not_one_a_token_are_left_out(tmp_path: Path) -> None
     found = shown(small_run(tmp_path / "run", changed={"old_logprobs": []}), 1, 0)
     page = payload.token_page(found, 5, 0, None)
     assert page["trained"] is None and page["drawn"] is not None
+    found = shown(small_run(tmp_path / "older", changed={"old_entropies": []}), 1, 0)
+    assert payload.token_page(found, 5, 0, None)["entropies"] is None
 
 
 def test_hostile_text_is_data(folder: Path) -> None:
