@@ -40,6 +40,7 @@ FORBIDDEN = {
     "reports": {"training", "engines", "samplers", "policies"},
     "live": {"reports", "experiments"},
     "expanding": {"widgets", "plots", "reports", "experiments"},
+    "rescoring": {"reports", "experiments"},
     "playground": {"environments", "engines", "samplers", "policies", "reports", "experiments"},
     "microscope": {"training", "environments", "engines", "samplers", "policies", "reports", "experiments"},
     "embedding_map": {"training", "environments", "engines", "samplers", "policies", "reports", "experiments"},

@@ -21,7 +21,8 @@ to read.
 
 **What is left out.** The entropy bonus acts on whole distributions, of which only the drawn tokens' log-probs are stored; sketches'
 own loss; and minibatches: all of the step is one optimiser step here. Temperature: stored log-probs are of the distribution at the
-run's temperature, and what p(a|s) would be at another depends on all logits at s, not on that of the drawn token.
+run's temperature, and what p(a|s) would be at another depends on all logits at s, not on that of the drawn token; the policy that
+drew the step knows (``rescoring.Rescorer``), and the frozen base's log-probs besides.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Rule:
             shift, and never above 0. 0: the first optimiser step.
         moved: (group, index) of the one candidate that has; None: all have.
         drift: how far log p when drawn is above the frozen base's, nats a token, for the KL penalty. The base's log-probs are not
-            stored; 0 is exact at the first step of a run that began with a fresh adapter.
+            stored; 0 is exact at the first step of a run that began with a fresh adapter. Of a rescored step they are known, and
+            it has no effect.
     """
 
     update: UpdateConfig
@@ -127,7 +129,7 @@ def compute(step: Step, rule: Rule) -> Result:
     terms, clipped = losses.policy_terms(rule.update, now, flat.old, flat.drawn, weights, flat.item)
     terms = terms * losses.mismatch_weights(rule.update, flat.drawn, flat.engine)
     if rule.update.kl_coef > 0:
-        reference = flat.old - rule.drift
+        reference = flat.old - rule.drift if flat.base is None else flat.base
         terms = terms + rule.update.kl_coef * losses.kl_terms(now, reference, rule.update.kl_estimator)
     scale = losses.token_weights(rule.update, flat.lengths, step.config.sampler.max_tokens)[flat.member]
     scale = torch.where(flat.second, scale * rule.update.context_weight, scale)
@@ -180,6 +182,7 @@ class _Flat:
     old: torch.Tensor  # (N,)
     drawn: torch.Tensor  # (N,)
     engine: torch.Tensor  # (N,)
+    base: torch.Tensor | None  # (N,)
     action: torch.Tensor  # (N,)
     prefix: torch.Tensor  # (A,)
     tokens: pd.DataFrame  # (N rows)
@@ -195,7 +198,9 @@ def _flat(step: Step, conditioning: str) -> _Flat:
     under = {"old": [m.under(kind) for _, m, kind, _ in numbered]} | {
         v: [getattr(m, v) for m in owners] for v in values[1:]
     }
-    old, drawn, engine = (torch.tensor([x for row in under[v] for x in row], dtype=torch.float64) for v in values)
+    if step.rescored:
+        under["base"] = [m.base[kind] for _, m, kind, _ in numbered]
+    flat = {v: torch.tensor([x for row in rows for x in row], dtype=torch.float64) for v, rows in under.items()}
     table = _Table()
     action = [place for _, m, kind, _ in numbered for place in table.walk(m, kind)]
     sizes = [len(m.tokens) for m in owners]
@@ -208,7 +213,7 @@ def _flat(step: Step, conditioning: str) -> _Flat:
             "second": np.repeat([second for _, _, _, second in numbered], sizes),
             "place": [t for size in sizes for t in range(size)],
             "token": [token for m in owners for token in m.tokens],
-            "old": old.numpy(),
+            "old": flat["old"].numpy(),
         }
     )
     return _Flat(
@@ -218,9 +223,10 @@ def _flat(step: Step, conditioning: str) -> _Flat:
         off_policy=torch.tensor([kind != m.drawn_under for _, m, kind, _ in numbered]),
         lengths=torch.tensor([len(m.tokens) for m in step.members]),
         item=item,
-        old=old,
-        drawn=drawn,
-        engine=engine,
+        old=flat["old"],
+        drawn=flat["drawn"],
+        engine=flat["engine"],
+        base=flat.get("base"),
         action=torch.tensor(action, dtype=torch.int64),
         prefix=torch.tensor(table.prefix_of, dtype=torch.int64),
         tokens=tokens,

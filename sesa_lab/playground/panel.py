@@ -6,12 +6,13 @@ import dataclasses
 import math
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from sesa_lab.config import UpdateConfig
+from sesa_lab.errors import InputError
 from sesa_lab.playground import figures
 from sesa_lab.playground.compute import Result, Rule, compare, compute, rule
 from sesa_lab.playground.stored import Step, read
@@ -29,17 +30,34 @@ _ROWS = (
     ("group", "measure", "conditioning", "second"),
     ("correction", "loss", "repeats", "advantage"),
     ("clip_low", "clip_high", "truncation"),
-    ("shift", "moved"),
+    ("temperature", "shift", "moved"),
     ("kl_coef", "kl_estimator", "drift"),
 )
-_LEFT_OUT = (
-    "<b>What no slider can show.</b> <i>Temperature:</i> stored log-probs are of the distribution at this run's temperature,"
-    " {temperature:g}; what they would be at another depends on the logits of all tokens, not on that of the drawn one: draw or"
-    " rescore at that temperature. <i>KL:</i> the frozen base's log-probs are not stored; <i>drift</i> says how far log p is above"
-    " them, alike for all tokens (0 is exact at the first step of a fresh adapter). <i>Entropy bonus, the sketches' own loss,"
-    " minibatches:</i> not in this loss; the whole step is one optimiser step. <i>Trained under:</i> only contexts whose log-probs"
-    " the run stored."
+_NO_POLICY = (
+    "<i>Temperature:</i> stored log-probs are of the distribution at this run's temperature, {temperature:g}; what they would be at"
+    " another depends on the logits of all tokens, not on that of the drawn one: give the policy, as"
+    " <code>rescorer=Rescorer(run)</code> of <code>sesa_lab.rescoring</code>. <i>KL:</i> the frozen base's log-probs are not"
+    " stored either; <i>drift</i> says how far log p is above them, alike for all tokens (0 is exact at the first step of a fresh"
+    " adapter). "
 )
+_WITH_POLICY = (
+    "<i>Temperature:</i> the same words, weighed at that temperature by the policy that drew them; at another one it would have"
+    " drawn others. What another engine would have said there is taken to be the same. <i>KL:</i> exact, from the frozen base. "
+)
+_LEFT_OUT = (
+    "<b>What no slider can show.</b> {policy}<i>Entropy bonus, the sketches' own loss, minibatches:</i> not in this loss; the whole"
+    " step is one optimiser step. <i>Trained under:</i> only contexts whose log-probs the run stored."
+)
+
+
+class Rescorer(Protocol):
+    """What ``rescoring.Rescorer`` is: the policy that drew a step."""
+
+    stored: Step
+
+    def at(self, temperature: float) -> Step:
+        """The step at another temperature."""
+        ...
 
 
 class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not annotated
@@ -54,7 +72,13 @@ class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not a
         result: what the present settings make of the step.
     """
 
-    def __init__(self, run: Run | str | Path, step: int | None = None, tokenizer: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        run: Run | str | Path,
+        step: int | None = None,
+        tokenizer: str | Path | None = None,
+        rescorer: Rescorer | None = None,
+    ) -> None:
         """Read the step, compute and draw.
 
         Args:
@@ -62,12 +86,20 @@ class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not a
             step: None: the last one stored.
             tokenizer: a folder with a ``tokenizer.json``, or that file; None: that of the run's model where this machine has it,
                 else token ids are shown.
+            rescorer: the policy that drew the step, e.g. ``rescoring.Rescorer(run, step)``: the temperature can be moved, and the
+                KL penalty is exact. None: from what is stored alone. Where no step is named it is the rescorer's.
 
         Raises:
-            InputError: no run there, no such step (the message says which there are), no tokenizer there.
+            InputError: no run there, no such step (the message says which there are), no tokenizer there, a rescorer of another
+                run or step.
         """
-        self.step: Step = read(run, step)
+        self.step: Step = read(run, rescorer.stored.number if step is None and rescorer is not None else step)
+        self._rescorer = rescorer
+        if rescorer is not None:
+            _check(rescorer, self.step)
+            self.step = rescorer.at(self.step.config.sampler.temperature)
         self.controls = _controls(self.step)
+        self.controls["temperature"].disabled = rescorer is None
         self.result: Result = compute(self.step, self.rule)
         speller = find(self.step.run, tokenizer)
         self._words: figures.Words | None = speller.pieces if speller is not None else None
@@ -79,7 +111,8 @@ class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not a
         rows = [
             widgets.HBox([self.controls[name] for name in names], layout={"flex_flow": "row wrap"}) for names in _ROWS
         ]
-        notes = widgets.HTML(_LEFT_OUT.format(temperature=self.step.config.sampler.temperature))
+        policy = _WITH_POLICY if rescorer else _NO_POLICY.format(temperature=self.step.config.sampler.temperature)
+        notes = widgets.HTML(_LEFT_OUT.format(policy=policy))
         super().__init__([*rows, self._said, *self._areas.values(), notes])
         for control in self.controls.values():
             control.observe(self._changed, names="value")
@@ -114,6 +147,8 @@ class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not a
         """Compute and draw anew."""
         with self._lock:
             self._fit()
+            if self._rescorer is not None:
+                self.step = self._rescorer.at(self.controls["temperature"].value)
             self.result = compute(self.step, self.rule)
             self._said.value = _said(self.result)
             for name, area in self._areas.items():
@@ -129,8 +164,19 @@ class LossPlayground(widgets.VBox):  # type: ignore[misc]  # ipywidgets is not a
         second.disabled = "+" not in self.controls["conditioning"].value
         if second.disabled:
             second.value = False
-        for name in ("kl_estimator", "drift"):
-            self.controls[name].disabled = self.controls["kl_coef"].value == 0
+        without = self.controls["kl_coef"].value == 0
+        self.controls["kl_estimator"].disabled = without
+        self.controls["drift"].disabled = without or self.step.rescored  # then the base's log-probs are known
+
+
+def _check(rescorer: Rescorer, step: Step) -> None:
+    """Raises ``InputError`` where the rescorer is not of this step of this run."""
+    one, other = rescorer.stored, step
+    if (one.run.path.resolve(), one.number) != (other.run.path.resolve(), other.number):
+        raise InputError(
+            f"the rescorer is of {one.run.path}, step {one.number}, the playground of {other.run.path}, step {other.number};"
+            " make it of the same run and step, Rescorer(run, step)"
+        )
 
 
 def _controls(step: Step) -> dict[str, Any]:
@@ -161,6 +207,10 @@ def _controls(step: Step) -> dict[str, Any]:
     controls["truncation"] = _slider(
         "truncation c", own.truncation, 0.05, 5.0, 0.05, _FIELDS["truncation"].metadata["text"]
     )
+    controls["temperature"] = _slider(
+        "temperature", step.config.sampler.temperature, 0.1, 2.0, 0.01,
+        "of the softmax that the candidates are weighed by; needs the policy that drew them (rescorer=)",
+    )  # fmt: skip
     controls["shift"] = _slider(
         "shift, nats a token",
         0.0,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Member:
         score: the environment's verdict.
         credited: reward after the run's own rule for repeats.
         repeat: an earlier candidate of the group took its strategy.
+        base: kind of context -> log-probs of its tokens, the frozen base (nats). A run does not store them; ``rescoring`` has them.
     """
 
     group: int
@@ -70,6 +71,7 @@ class Member:
     score: Score
     credited: float
     repeat: bool
+    base: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def kinds(self, conditioning: str) -> list[str]:
         """Kinds of the contexts it is trained under, as ``training.batch.training_kinds`` has them."""
@@ -122,6 +124,11 @@ class Step:
     def groups(self) -> list[int]:
         """Numbers of the groups."""
         return sorted({member.group for member in self.members})
+
+    @property
+    def rescored(self) -> bool:
+        """Whether its log-probs are a loaded policy's (``rescoring.Rescorer``), and the base's are known."""
+        return all(member.base for member in self.members)
 
     @property
     def conditionings(self) -> list[str]:

@@ -93,7 +93,7 @@ class SketchInspector(anywidget.AnyWidget):
     Attributes:
         step, group: what is shown; setting one reads that group, and only that.
         candidates: index of the chosen candidate, one a run; -1: none passes the filter.
-        colouring: of tokens, one of ``COLOURINGS``; what a run does not have (entropies, before they were kept) is not to be chosen.
+        colouring: of tokens, one of ``COLOURINGS``; an older run has no entropies.
         sort: one of ``payload.SORTS``.
         filter: some of the keys of ``payload.NO_FILTER``; see ``payload.passing``.
 

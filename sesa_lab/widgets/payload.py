@@ -231,7 +231,8 @@ def token_page(shown: Shown, index: int, start: int, speller: Speller | None) ->
     Returns:
         ``pieces`` (None: no tokenizer, or not the one that made this text), ``ids``, ``drawn`` and ``trained`` (log-probs,
         nats, policy when drawn, under the drawing and the first training context; None where the run has none), ``entropies``
-        (of the latter's distributions, nats; None in runs made before they were kept), ``turns`` (places where a turn begins) and ``total``.
+        (of the latter's distributions, nats; None in runs made before they were kept), ``turns`` (places where a turn begins)
+        and ``total``.
     """
     stored = ("token_ids", "drawn_logprobs", "old_logprobs", "old_entropies")
     row = {name: _vectors(shown.rollouts[name])[index] for name in stored}

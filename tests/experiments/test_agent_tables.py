@@ -328,7 +328,8 @@ def row(step: int, group: int, index: int, completion: str, sketch: tuple[int, s
         "token_ids": [], "turns": [completion], "turn_tokens": [0], "turn_rewards": [], "episode_seed": None,
         "finish": "stop", "drawn_under": "sketch" if sketch else "task", "drawn_logprobs": [],
         "engine_logprobs": [], "trained_under": "task",
-        "old_logprobs": [], "old_entropies": [], "weight": 1.0, "reward": score.reward, "credited": score.reward, "success": score.success,
+        "old_logprobs": [], "old_entropies": [],
+        "weight": 1.0, "reward": score.reward, "credited": score.reward, "success": score.success,
         "strategy": score.strategy, "advantage": 0.0, "redraws": 0, "sampled_tokens": 0,
     }  # fmt: skip
 

@@ -31,7 +31,8 @@ def row(number: int, **values: Any) -> dict[str, Any]:
         "sketches": [], "completion": f"answer {number}", "token_ids": list(TOKENS[place]), "turns": [f"answer {number}"],
         "turn_tokens": [len(TOKENS[place])], "turn_rewards": [], "episode_seed": None, "finish": "stop",
         "drawn_under": "history" if HISTORY[place] else "task", "drawn_logprobs": list(DRAWN[place]), "engine_logprobs": [],
-        "trained_under": "task", "old_logprobs": list(OLD[place]), "old_entropies": [], "weight": 1.0, "reward": (2.0, -1.0, -1.0)[place],
+        "trained_under": "task", "old_logprobs": list(OLD[place]), "old_entropies": [],
+        "weight": 1.0, "reward": (2.0, -1.0, -1.0)[place],
         "credited": (2.0, -1.0, -1.0)[place], "success": place == 0, "strategy": f"s{number}", "advantage": 0.0, "redraws": 0,
         "sampled_tokens": 2,
     } | values  # fmt: skip
