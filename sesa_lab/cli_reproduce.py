@@ -155,11 +155,9 @@ def _trainer(chosen: argparse.Namespace) -> Any:
             if value:
                 raise InputError(f"--{name} {value} has no effect with --engine local; add --engine ray")
         return None
-    from sesa_lab.experiments.jobs import Failure
     from sesa_lab.experiments.ray_jobs import execute_on_ray
 
     def train(jobs: Sequence[Job], title: str) -> list[Failure]:
-        failed = execute_on_ray(jobs, cpus=chosen.cpus, gpus=chosen.gpus, retries=chosen.retries, title=title, **given)
-        return [Failure(job, reason) for job, reason in failed]
+        return execute_on_ray(jobs, cpus=chosen.cpus, gpus=chosen.gpus, retries=chosen.retries, title=title, **given)
 
     return train

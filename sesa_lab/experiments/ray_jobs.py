@@ -23,7 +23,7 @@ from tqdm import tqdm
 import sesa_lab
 from sesa_lab import prompts, runs
 from sesa_lab.errors import InputError, first_line, writing
-from sesa_lab.experiments.jobs import Job, finished
+from sesa_lab.experiments.jobs import Failure, Job, finished
 from sesa_lab.experiments.ray_worker import Shipped, code, finished_there, work
 from sesa_lab.experiments.stored_runs import Place, Source, absolute, committed
 from sesa_lab.runs import layout
@@ -34,7 +34,6 @@ ORIGINS = "begun-at"
 """Folder of the storage: checkpoints and adapters of other runs that jobs begin at."""
 _FORMAT = "{desc}: {percentage:3.0f}% |{bar:24}| {n}/{total} steps, {elapsed} gone, {remaining} left{postfix}"
 
-Failure = tuple[Job, str]
 Report = Callable[[Job, int], None]
 
 
@@ -68,7 +67,7 @@ def execute_on_ray(
         report: called with a job and a step after every step, on this machine; not twice for a step that is taken again.
 
     Returns:
-        The jobs that did not reach their last step, each with the reason; a bug's traceback is added to the job's log here.
+        The jobs that did not reach their last step, as ``attempt`` does; a bug's traceback is added to the job's log here.
 
     Raises:
         InputError: Ray is not installed, the cluster or the storage cannot be reached, or an argument is out of range.
@@ -167,7 +166,7 @@ def _prepared(jobs: Sequence[Job], root: str | None) -> tuple[dict[int, Job], li
                     continue
             todo[number] = job
         except InputError as error:
-            failures.append((job, str(error)))
+            failures.append(Failure(job, str(error)))
     return dict(sorted(todo.items(), key=lambda item: -item[1].config.run.steps)), failures
 
 
@@ -349,7 +348,7 @@ class _Crew:
         if reason is None:
             self._step(number, job.config.run.steps)
         else:
-            self.failures.append((job, reason))
+            self.failures.append(Failure(job, reason))
 
 
 def _write_log(job: Job, text: str) -> None:

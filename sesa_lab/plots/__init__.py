@@ -8,11 +8,12 @@ A report recolours figures for dark pages; ``layout.meta["dark"]`` holds what a 
 from sesa_lab.plots.gallery import Replay, gallery, text_frame
 from sesa_lab.plots.lines import axis, bars, curves, panels
 from sesa_lab.plots.plane import START, planes
-from sesa_lab.plots.theme import BANDS, COLOURS, TEMPLATE, escape, provenance
+from sesa_lab.plots.theme import BANDS, BARS, COLOURS, TEMPLATE, escape, provenance
 from sesa_lab.plots.tree import MASS_DARK, MASS_LIGHT, tree
 
 __all__ = [
     "BANDS",
+    "BARS",
     "COLOURS",
     "MASS_DARK",
     "MASS_LIGHT",

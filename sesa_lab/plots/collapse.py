@@ -62,6 +62,8 @@ def signals(table: pd.DataFrame, marks: Sequence[tuple[str, int, int]], caption:
         for _, onset, step in (mark for mark in marks if mark[0] == run):
             mark_alarm(figure, onset, step, **place)
     figure.update_xaxes(title="training step", row=rows)
+    if len(table) and table["step"].max() - table["step"].min() < 10:
+        figure.update_xaxes(dtick=1)  # there are no half steps
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%")
     figure.update_yaxes(title="share of the best so far", col=1)
     figure.update_layout(legend={"y": 1 + 26 / (240 * rows)})

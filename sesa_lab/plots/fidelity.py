@@ -23,7 +23,10 @@ ARMS = {
 MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "follows": ("follows the sketch given", {"symbol": "circle", "size": 11, "color": COLOURS[0]}),
     "stubborn": ("follows its own sketch, not given", {"symbol": "diamond-open", "size": 11, "color": COLOURS[1]}),
-    "chance": ("as often by chance", {"symbol": "line-ns-open", "size": 14, "color": COLOURS[6], "line": {"width": 2}}),
+    "chance": (
+        "as often by chance",
+        {"symbol": "line-ns-open", "size": 14, "color": COLOURS[-1], "line": {"width": 2}},
+    ),
 }
 """Measure -> its name in the legend, and its marker."""
 BANDS = "bars: 95 % bootstrap over tasks"

@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 
 from sesa_lab.errors import InputError, suggest
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
-"""Okabe-Ito without its yellow and black, which vanish on a white or a dark page."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B", "#8A8A8A")
+"""Okabe-Ito without its yellow and black, which vanish on a white or a dark page; a brown and a grey in their place."""
 BANDS = "bands: 95 % t interval over seeds"
+BARS = "bars: 95 % t interval over seeds"
 OTHERS, UNREADABLE = "others", "unreadable"
 """Strategies that have no name of their own: those that are not among the ones shown, and what cannot be read as one."""
 CAPTION_LINES = 10
@@ -40,6 +41,7 @@ TEMPLATE = go.layout.Template(
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "hovermode": "closest",
+        "modebar": {"remove": ["sendChartToCloud"]},  # no figure offers to send itself away
         "margin": {"l": 60, "r": 20, "t": 80, "b": 60},
     }
 )

@@ -22,6 +22,8 @@ WORDS = {
     BY_TASK: "success, by validation task",
 }
 """Measure -> its heading, the unit in brackets where it has one."""
+UNITS = {"accuracy": "probability", "coverage": "strategies", "entropy": "nats", "valid_mass": "probability"}
+"""Measure -> its unit; a pass@k is a share of tasks."""
 COUNTED = ("tokens_total", "seconds_total", "tokens_trained")
 """Measures of cost: they are told, and not compared."""
 TIMED = ("seconds_total",)
@@ -40,6 +42,11 @@ def heading(measure: str, ks: Sequence[int] = ()) -> str:
     if measure == "coverage" and ks:
         return f"expected coverage@{ks[0]}"
     return WORDS.get(measure, measure.replace("_", " "))
+
+
+def unit(measure: str) -> str:
+    """What a measure is told in, for an axis."""
+    return "share of tasks" if measure.startswith("pass_at") else UNITS.get(measure, "")
 
 
 def values(jobs: Sequence[Job], loaded: Sequence[runs.Run], baseline: str, base: str) -> pd.DataFrame:

@@ -136,8 +136,8 @@ def test_a_matrix_gives_what_this_machine_gives_failures_stop_nothing_and_what_i
         storage=f"file://{storage}",
         report=lambda job, step: seen.append((job.folder, step)),
     )
-    assert [job for job, _ in failures] == [bad]
-    assert "nowhere" in failures[0][1] and "Traceback" not in failures[0][1]
+    assert [failure.job for failure in failures] == [bad]
+    assert "nowhere" in failures[0].reason and "Traceback" not in failures[0].reason
     assert not bad.folder.exists()
     execute(good, workers=2)
     for ours, theirs in zip(here, good, strict=True):
@@ -188,8 +188,8 @@ def test_a_worker_killed_mid_run_changes_nothing(connected: str, model: Path, tm
     # without retries the job fails, and the next call goes on from what is stored
     [again], storage = moved([here], tmp_path / "again"), tmp_path / "storage-2"
     killer = Killer(lambda job: int(stored(storage, job)["writer"].split(":")[1]))
-    [(_, reason)] = execute_on_ray([again], address=connected, storage=str(storage), retries=0, report=killer)
-    assert "its worker was lost" in reason and not again.folder.exists()
+    [lost] = execute_on_ray([again], address=connected, storage=str(storage), retries=0, report=killer)
+    assert "its worker was lost" in lost.reason and not again.folder.exists()
     assert execute_on_ray([again], address=connected, storage=str(storage)) == []
     assert len(times_resumed(again.folder)) == 1
     assert_equal_runs(again.folder, apart.folder)
@@ -232,8 +232,12 @@ def test_what_is_half_stored_is_not_believed(connected: str, model: Path, tmp_pa
         train(half.config, half.folder, stop)
     assert not runs.load(half.folder).finished
 
-    [(failed, reason)] = execute_on_ray(jobs, address=connected, storage=str(storage))
-    assert failed == jobs[1] and "its file config.json is not there" in reason and "remove that folder" in reason
+    [failed] = execute_on_ray(jobs, address=connected, storage=str(storage))
+    assert (
+        failed.job == jobs[1]
+        and "its file config.json is not there" in failed.reason
+        and "remove that folder" in failed.reason
+    )
     assert times_resumed(jobs[0].folder) == [] and times_resumed(jobs[2].folder) == [2]
     whole = [job(tmp_path / "whole", name, config(model)) for name in ("lacking", "local")]
     alone(whole)
@@ -343,7 +347,7 @@ def test_two_runs_of_one_place_and_bad_numbers_are_refused(model: Path, tmp_path
     twice = [job(tmp_path / name, "one", config(tmp_path / "nowhere")) for name in ("a", "b")]
     todo, failures = ray_jobs._prepared(twice, f"file://{tmp_path}/storage")
     assert list(todo.values()) == twice[:1]
-    assert failures[0][0] == twice[1] and "give one another name" in failures[0][1]
+    assert failures[0].job == twice[1] and "give one another name" in failures[0].reason
     with pytest.raises(InputError, match=r"cpus = -1.*none below 0"):
         execute_on_ray(twice, cpus=-1)
 

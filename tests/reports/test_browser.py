@@ -47,6 +47,8 @@ def test_all_is_drawn_with_nothing_but_the_file(report: Path, visit: Callable[..
         assert plots.nth(i).locator(".scatterlayer .trace path").count() > 0
     assert [url for url in seen.requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
     assert seen.complaints == []
+    assert seen.page.locator(".modebar-btn").count() > 4
+    assert seen.page.locator(".modebar-btn[data-title^=Share]").count() == 0
     assert seen.page.locator("math").count() == 2 and seen.page.locator("nav a").count() == 3
     assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     ARTEFACTS.mkdir(parents=True, exist_ok=True)

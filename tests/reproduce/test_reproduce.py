@@ -168,3 +168,21 @@ def test_no_place_to_write_is_told_before_anything_runs(experiment: Path, tmp_pa
     assert found.returncode == 2 and found.stderr.count("\n") == 1
     assert "reports" in found.stderr and "name another folder by --out" in found.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_it_comes_to_the_same(experiment: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    local = done(command(experiment, here))
+    assert local.returncode == 0, local.stderr
+    cluster = done(command(experiment, there, "--engine", "ray", "--storage", (tmp_path / "kept").as_uri()))
+    assert cluster.returncode == 0, cluster.stderr
+    assert numbers(there) == numbers(here)
+    assert len(list((tmp_path / "kept").rglob("metrics.jsonl"))) == 4
+    again = done(command(experiment, there, "--engine", "ray"))
+    assert again.returncode == 0 and "up to date: " in again.stdout
+
+
+def test_options_of_a_cluster_without_one_are_refused(experiment: Path, tmp_path: Path) -> None:
+    found = done(command(experiment, tmp_path, "--storage", "s3://bucket"))
+    assert found.returncode == 2 and "--storage s3://bucket has no effect with --engine local" in found.stderr
