@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ _BLUE, _ORANGE = "0,114,178", "213,94,0"
 _SPACING = 0.04
 _FEW_STEPS = 10
 _OF = {"candidates": "a step's candidates", "answers": "the evaluated answers"}
+_LETTERS = 85
+"""Of the legend, a row: at the width of a notebook beside a file browser."""
 _ALARMS = "grey line: alarm, grey band: from its change point on"
 _PANELS = ("entropy,<br>nats", "distinct<br>correct", "pass@k,<br>0..1", "zero-variance<br>share, 0..1")
 _FAN_LOOKS = {1: ("#0072B2", "solid"), 8: ("#56B4E9", "dash"), 64: ("#009E73", "dot")}
@@ -207,7 +210,8 @@ def _finish(
         }
         for view in views
     ]
-    legend = 50 if any(trace.showlegend for trace in figure.data) else 0
+    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.showlegend)
+    legend = 25 * math.ceil(letters / _LETTERS)  # pixels
     finish(figure, title, provenance(sources, note), height=height, below=62, top=70 + legend)
     figure.update_layout(margin={"l": LEFT, "r": RIGHT}, legend={"y": 1 + 26 / height}, hovermode="closest")
     figure.update_yaxes(automargin=False)

@@ -76,7 +76,7 @@ def corrections(results: Mapping[str, Result], group: int, measure: str = "chang
         cols=len(results),
         shared_yaxes=True,
         shared_xaxes="all",
-        horizontal_spacing=0.02,
+        horizontal_spacing=0.035,
         subplot_titles=list(results),
     )
     tables = [_rows(result, group, second) for result in results.values()]
@@ -85,7 +85,7 @@ def corrections(results: Mapping[str, Result], group: int, measure: str = "chang
     figure.update_annotations(font={"size": 13}, yshift=2)
     reach = 1.08 * max((abs(value) for rows in tables for value in rows[measure]), default=0.0) or 1.0
     low = 0.0 if all((rows[measure] >= 0).all() for rows in tables) else -reach
-    figure.update_xaxes(range=[low, reach], nticks=5)
+    figure.update_xaxes(range=[low, reach], nticks=3, tickangle=0, tickfont={"size": 11})
     figure.update_xaxes(title=MEASURES[measure].replace("<br>", " "), row=1, col=(len(results) + 1) // 2)
     result = next(iter(results.values()))
     title = f"Step {result.step.number}, group {group}: every correction, loss {result.rule.update.loss}"

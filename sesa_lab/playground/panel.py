@@ -251,7 +251,8 @@ def _said(result: Result) -> str:
     first = result.items[~result.items["second"]]
     logged = "not logged" if math.isnan(result.step.loss) else f"{result.step.loss:.6g}"
     parts = [
-        f"<b>{escape(result.step.run.label)}, step {result.step.number}</b>",
+        f"<b>{escape(result.step.run.label)}, step {result.step.number}</b>"
+        + (f" at temperature {result.step.config.sampler.temperature:g}" if result.step.rescored else ""),
         f"loss {result.loss:.6g} (logged under the run's own settings: {logged})",
         f"clipped {result.tokens['clipped'].mean():.0%} of tokens",
         f"mean importance weight {first['importance'].mean():.3g}",

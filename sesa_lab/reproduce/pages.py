@@ -50,7 +50,9 @@ def _numbers(plan: Plan, found: Mapping[str, Any]) -> Any:
     if len(words):
         for group, part in words.groupby("group", sort=False):
             cells.append(_table(f"## Estimates: {group}", part.drop(columns="group")))
-        runs = pd.DataFrame(found["runs"])
+        runs = pd.DataFrame(found["runs"]).dropna(axis="columns", how="all")
+        if "commit" in runs:  # as in captions: seven digits, and the + of a checkout with changes
+            runs["commit"] = runs["commit"].str.replace(r"^(\w{7})\w*", r"\1", regex=True)
         more = f" (the first {_MOST_RUNS} of {len(runs)})" if len(runs) > _MOST_RUNS else ""
         cells.append(_table(f"## Runs{more}", runs.head(_MOST_RUNS)))
     return nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]

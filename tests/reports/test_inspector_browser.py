@@ -131,6 +131,10 @@ def test_tokens_are_coloured_and_say_their_numbers(folder: Path, show: Callable[
     expect(page.locator(".scale")).to_contain_text("p in training / p when drawn")
     up = tokens["trained"][0] > tokens["drawn"][0]
     assert spans.first.evaluate(ground).startswith("rgba(86, 180, 233" if up else "rgba(213, 94, 0")
+    page.get_by_role("button", name="entropy").click()
+    expect(page.locator(".scale")).to_contain_text("entropy of the next token")
+    strength = 0.65 * min(1, tokens["entropies"][0] / 5)
+    assert float(spans.first.evaluate(ground).split(",")[3].strip(" )")) == pytest.approx(strength, abs=0.003)
     page.get_by_role("button", name="plain").click()
     expect(page.locator(".scale")).to_have_text("")
     assert spans.first.evaluate(ground) == "rgba(0, 0, 0, 0)" and widget.colouring == "plain"
