@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,9 @@ SOURCES: tuple[Source, ...] = ("candidates", "answers")
 """What shares are of: the candidates that a training step drew, or the evaluated answers of the policy alone."""
 FAN = (1, 8, 64)
 """The k of the pass@k that are drawn."""
+MOST_LEAVES = 1000
+"""Of a tree that is drawn."""
+_SIGNS = re.compile(r"[^\w\s]+")
 _SAMPLE = ["step", "group", "index", "task", "reward", "success", "strategy", "completion"]
 
 
@@ -93,6 +98,36 @@ class Heat:
     steps: list[list[int]]
     share: list[NDArray[np.float64]]
     success: list[NDArray[np.float64]]
+
+
+class Paths(NamedTuple):
+    """Answers that are places of a tree, told level by level.
+
+    Attributes:
+        leaves: all of them, as ``strategy`` names them.
+        separator: what stands between two levels.
+    """
+
+    leaves: list[str]
+    separator: str
+
+
+def paths(views: Sequence[View]) -> Paths | None:
+    """The tree whose leaves the answers are; None where their masses are not exact, or they are no paths of one depth.
+
+    Only answers that some policy gives a mass are known. Levels are told apart by the one sign, or run of signs, that is in all
+    answers equally often.
+    """
+    if not all(view.exact for view in views):
+        return None
+    known = {name for view in views for name in view.shares["answers"]["strategy"] if name is not None}
+    if not 2 <= len(known) <= MOST_LEAVES:
+        return None
+    counts = [Counter(_SIGNS.findall(name)) for name in known]
+    for sign, times in counts[0].items():
+        if all(other[sign] == times for other in counts):
+            return Paths(sorted(known), sign)
+    return None
 
 
 def read(run: runs.Run | str | Path) -> View:

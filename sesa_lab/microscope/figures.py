@@ -1,16 +1,19 @@
-"""The microscope's two figures: strategies x time, and below it curves on the same axis of steps."""
+"""The microscope's figures: strategies x time, below it curves on the same axis of steps, and places on their tree."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sesa_lab import plots
 from sesa_lab.errors import InputError
-from sesa_lab.microscope.data import FAN, Heat, Source, View
+from sesa_lab.microscope.data import FAN, Heat, Paths, Source, View
 from sesa_lab.plots.collapse import mark_alarm
 from sesa_lab.plots.theme import COLOURS, escape, finish, provenance
 
@@ -91,6 +94,32 @@ def curves(views: Sequence[View], step: int | None = None) -> go.Figure:
         figure.update_yaxes(tickvals=[0, 0.5, 1], row=number)
     kinds = {"noticed while training" if view.watched else "by the detector now" for view in views}
     return _finish(figure, views, "Signs of collapse", f"{_ALARMS}; {', '.join(sorted(kinds))}", 4 * _PANEL, step)
+
+
+def tree(views: Sequence[View], paths: Paths, step: int) -> go.Figure:
+    """The tree of places, one panel a run, coloured by the policy's exact mass when it was last evaluated before ``step``.
+
+    Args:
+        views: runs whose evaluations are exact.
+        paths: theirs, of ``data.paths``.
+        step: a training step; of a run that was evaluated later only, its first evaluation is shown.
+    """
+    frames = {}
+    for number, view in enumerate(views, start=1):
+        answers = view.shares["answers"]
+        there = np.unique(answers["step"])
+        at = int(there[max(0, int(np.searchsorted(there, step, side="right")) - 1)])
+        rows = answers[(answers["step"] == at) & answers["strategy"].notna()]
+        frames[f"{number}. step {at}, {view.run.label}"] = pd.DataFrame(
+            {
+                "step": step,
+                "strategy": rows["strategy"],
+                "probability": rows["share"],
+                "success": rows["success"] > 0,
+            }
+        )
+    note = provenance(_sources(views), "stars: treasures; colour: policy mass, exact")
+    return plots.tree(paths.leaves, frames, paths.separator, "Policy mass on the tree of places", note)
 
 
 def _curves_of(figure: go.Figure, view: View, col: int) -> None:
@@ -201,7 +230,16 @@ def _finish(
                 col=col,
                 exclude_empty_subplots=False,
             )
-    sources = [
+    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.showlegend)
+    legend = 25 * math.ceil(letters / _LETTERS)  # pixels
+    finish(figure, title, provenance(_sources(views), note), height=height, below=62, top=70 + legend)
+    figure.update_layout(margin={"l": LEFT, "r": RIGHT}, legend={"y": 1 + 26 / height}, hovermode="closest")
+    figure.update_yaxes(automargin=False)
+    return figure
+
+
+def _sources(views: Sequence[View]) -> list[dict[str, Any]]:
+    return [
         {
             "run": view.run.path.resolve().name,
             "commit": view.run.commit,
@@ -210,9 +248,3 @@ def _finish(
         }
         for view in views
     ]
-    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.showlegend)
-    legend = 25 * math.ceil(letters / _LETTERS)  # pixels
-    finish(figure, title, provenance(sources, note), height=height, below=62, top=70 + legend)
-    figure.update_layout(margin={"l": LEFT, "r": RIGHT}, legend={"y": 1 + 26 / height}, hovermode="closest")
-    figure.update_yaxes(automargin=False)
-    return figure

@@ -14,7 +14,7 @@ import traitlets as t
 
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import figures
-from sesa_lab.microscope.data import SOURCES, Heat, Selection, View, heat, read, samples
+from sesa_lab.microscope.data import SOURCES, Heat, Selection, View, heat, paths, read, samples
 from sesa_lab.plots import notebook
 from sesa_lab.plots.live_figure import Hit, LiveFigure
 from sesa_lab.plots.panel import Panel, cut, sample_table
@@ -26,6 +26,8 @@ _ALL = -1  # of a dropdown None means that nothing is chosen
 
 class CollapseMicroscope(Panel):
     """One run, or two linked on one training step: strategies x time, curves with alarms, and the samples behind a cell.
+
+    Where answers are places of a tree (``path_exploration``), the policy's mass on it stands below.
 
     A click on a cell chooses its run, step and strategy; the controls and ``select`` do the same.
 
@@ -64,14 +66,15 @@ class CollapseMicroscope(Panel):
         self._drawn: dict[str, Any] = {}
         self._said = widgets.HTML()
         self._samples = widgets.HTML()
-        self._below = widgets.Output()
+        self._below, self._tree = widgets.Output(), widgets.Output()
+        self._paths = paths(self.views)
         self.heat: Heat = self._heat()
         self._list(self._selection())
         self._map = LiveFigure(self.heat_map(), on_click=self._clicked)
         wide = {"layout": {"flex_flow": "row wrap"}}
         first = widgets.HBox([self.controls[name] for name in ("step", "source", "most", "success")], **wide)
         second = widgets.HBox([self.controls[name] for name in ("run", "strategy")], **wide)
-        super().__init__([first, second, self._map.plot, self._below, self._said, self._samples])
+        super().__init__([first, second, self._map.plot, self._below, self._tree, self._said, self._samples])
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self._show()
@@ -86,6 +89,19 @@ class CollapseMicroscope(Panel):
     def curves(self) -> go.Figure:
         """The curves, with the chosen step."""
         return figures.curves(self.views, self._step)
+
+    def tree(self) -> go.Figure:
+        """The policy's mass on the tree of places at the chosen step.
+
+        Raises:
+            InputError: the answers are no places of a tree, or their masses are not known.
+        """
+        if self._paths is None:
+            raise InputError(
+                "these runs' answers are no paths of a tree with exact masses, as those of path_exploration are; look at"
+                " heat_map() instead"
+            )
+        return figures.tree(self.views, self._paths, self._step)
 
     def select(self, step: int, strategy: str | None = None, run: int = 0) -> None:
         """Choose a cell from code.
@@ -181,6 +197,8 @@ class CollapseMicroscope(Panel):
         if self._drawn != drawn:
             self._drawn = drawn
             notebook.fill(self._below, drawn)
+            if self._paths is not None:
+                notebook.fill(self._tree, notebook.bundle(self.tree()))
         chosen = self._selection()
         view = self.views[chosen.run]
         rows = samples(view, chosen)

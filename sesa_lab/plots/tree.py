@@ -27,7 +27,7 @@ def tree(
     floor: float = 1e-5,
     steps: int = 20,
 ) -> go.Figure:
-    """The tree of places, one panel an arm: nodes coloured by policy mass (log scale), stars at treasures, one slider.
+    """The tree of places, one panel an arm: nodes coloured by policy mass (log scale), stars at treasures, one slider where steps are several.
 
     Args:
         hierarchy_paths: every leaf as ``strategy`` names it, levels parted by ``separator``; the root is not named.
@@ -89,7 +89,8 @@ def _attach(figure: go.Figure, states: list[dict[str, Any]], floor: float) -> No
         ],
     }
     scale = {"cmin": math.log10(floor), "cmax": 0, "colorscale": MASS_LIGHT, "colorbar": bar}
-    figure.update_layout(coloraxis=scale, sliders=[slider], showlegend=False, dragmode="pan")
+    sliders = [slider] if len(states) > 1 else []
+    figure.update_layout(coloraxis=scale, sliders=sliders, showlegend=False, dragmode="pan")
     figure.update_layout(meta={"dark": {"coloraxis.colorscale": MASS_DARK}})
     figure.update_xaxes(visible=False, range=[-1.18, 1.18])
     figure.update_yaxes(visible=False, range=[-1.18, 1.18])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from microscope_runs import collapsing, config, row, two_steps, write
 
 from sesa_lab.collapse import detect, direct_of, of_rollouts
 from sesa_lab.errors import InputError
-from sesa_lab.microscope import Selection, heat, read, samples
+from sesa_lab.microscope import Selection, figures, heat, read, samples
+from sesa_lab.microscope.data import View, paths
 
 WATCHED = {"breadth_loss": 0.2, "live_loss": 0.0, "spread_loss": 0.0, "entropy_loss": 0.0, "success_loss": 0.0}
 
@@ -144,3 +146,42 @@ def test_bad_input(tmp_path: Path) -> None:
         heat([view], most=0)
     with pytest.raises(InputError, match="at least one run and one strategy"):
         heat([])
+
+
+def of_places(path: Path, names: Sequence[str], steps: Sequence[int] = (1, 3)) -> View:
+    mass = 1.0 / len(names)
+    answers = [(step, 0, name, mass, place == 0) for step in steps for place, name in enumerate(names)]
+    evaluations = {
+        step: {"accuracy": mass, "entropy": 0.0, "coverage": 1.0, "coverage_k": 64, "kl_uniform": 0.0} for step in steps
+    }
+    rows = [row(step, group, i, names[0], True) for step in (1, 2, 3) for group in range(2) for i in range(4)]
+    return read(write(path, rows, None, answers, evaluations))
+
+
+@pytest.mark.parametrize(
+    ("names", "separator"),
+    [
+        (["a-b", "a-c", "d-b"], "-"),
+        (["Asia||Kobe (Hyogo)", "Asia||Nara"], "||"),
+        (["a-b", "a"], None),
+        (["a", "b"], None),
+        (["a-b"], None),
+    ],
+)
+def test_paths_of_one_depth_are_a_tree(tmp_path: Path, names: list[str], separator: str | None) -> None:
+    found = paths([of_places(tmp_path / "run", names)])
+    assert (found.separator if found else None) == separator
+    assert found is None or found.leaves == sorted(names)
+
+
+def test_masses_on_the_tree_are_those_of_the_last_evaluation(tmp_path: Path) -> None:
+    views = [of_places(tmp_path / "a", ["a-b", "a-c"]), of_places(tmp_path / "b", ["a-b", "a-c", "d-b"], (2, 3))]
+    tree = paths(views)
+    assert tree is not None and tree.leaves == ["a-b", "a-c", "d-b"]
+    figure = figures.tree(views, tree, 1)
+    heads = [note.text for note in figure.layout.annotations[:2]]
+    assert heads[0].startswith("<b>1. step 1, a seed 0") and heads[1].startswith(
+        "<b>2. step 2, b"
+    )  # b's first is later
+    assert "mass on treasures 0.500" in heads[0] and "mass on treasures 0.333" in heads[1]
+    assert list(figure.data[2].customdata[:3]) == [0.5, 0.5, 0.0] and len(figure.layout.sliders) == 0

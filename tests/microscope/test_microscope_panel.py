@@ -193,6 +193,8 @@ def test_bad_input(pair: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no committed candidates yet"):
         CollapseMicroscope([pair[0], write(tmp_path / "empty", [])])
     panel = CollapseMicroscope(pair[0])
+    with pytest.raises(InputError, match="no paths of a tree with exact masses"):
+        panel.tree()
     with pytest.raises(InputError, match="strategy 'zz' is not among the 3 shown"):
         panel.select(1, "zz")
     with pytest.raises(InputError, match=r"step 9 is not there to be chosen; expected one of 1 \.\. 2"):

@@ -44,7 +44,7 @@ def seen(lab: Lab, browser: Browser) -> Iterator[Visit]:
     with visiting(browser, lab, height=4400) as seen:
         seen.wait_for_kernel()
         seen.run_all()
-        expect(seen.page.locator(".js-plotly-plot:has(.main-svg)")).to_have_count(5, timeout=120_000)
+        expect(seen.page.locator(".js-plotly-plot:has(.main-svg)")).to_have_count(6, timeout=120_000)
         seen.wait_for_kernel()
         yield seen
 
@@ -86,6 +86,9 @@ def test_two_runs_on_one_slider(seen: Visit) -> None:
     page.mouse.click(*place)  # in the second run's panel
     expect(page.get_by_text(re.compile(r"sequential.*step 2, "))).to_be_visible(timeout=30_000)
     assert set(heat.evaluate(at)) == {2}, "both panels follow"
+    tree = page.locator(".js-plotly-plot", has_text="Policy mass on the tree of places")
+    expect(tree.locator(".annotation", has_text="step 2")).to_have_count(2)
+    assert tree.locator(".cartesianlayer > .subplot").count() == 2 and tree.locator(".slider-container").count() == 0
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTEFACTS / "lab-two-runs.png")
     seen.check_quiet()
