@@ -148,6 +148,8 @@ def captured(monkeypatch: pytest.MonkeyPatch, call: Call) -> Callable[..., Confi
         ("pretrain --out OUT/new --steps 0", "--steps = 0 is out of range"),
         ("experiment all", "'all'"),
         ("experiment headline --runs OUT --workers 0", "--workers = 0 is out of range"),
+        ("experiment calibration --runs OUT --steps 5", "calibration trains nothing and takes one seed: leave --steps"),
+        ("experiment calibration --runs OUT --seeds 1-3", "calibration trains nothing and takes one seed"),
         ("experiment headline --runs OUT --seeds 3-1", "'3-1': expected whole numbers"),
         ("experiment headline --runs OUT --seeds 1,1", "none twice"),
         ("report path_exploration --seeds one", "'one': expected whole numbers"),
