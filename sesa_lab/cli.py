@@ -275,7 +275,8 @@ def _experiment(commands: Any) -> None:
 
             if chosen.steps is not None or chosen.arms or chosen.workers is not None or len(seeds or [0]) > 1:
                 raise InputError(
-                    "calibration trains nothing and takes one seed: leave --steps, --arms and --workers out, and name one in --seeds"
+                    "calibration trains nothing and takes one seed: leave --steps, --arms and --workers out, and name one in"
+                    " --seeds"
                 )
             cache = Path(chosen.runs) / "embeddings.sqlite"
             calibration.main(seed=seeds[0] if seeds else 0, out=out or calibration.REPORT, cache=cache)

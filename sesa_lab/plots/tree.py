@@ -27,7 +27,7 @@ def tree(
     floor: float = 1e-5,
     steps: int = 20,
 ) -> go.Figure:
-    """The tree of places, one panel an arm: nodes coloured by policy mass (log scale), stars at treasures, one slider where steps are several.
+    """The tree of places, one panel an arm: nodes coloured by policy mass (log scale), stars at treasures; a slider if need be.
 
     Args:
         hierarchy_paths: every leaf as ``strategy`` names it, levels parted by ``separator``; the root is not named.
