@@ -162,7 +162,7 @@ def judge(
     above = -margin if margin is not None else 0.0
     shown = [estimate for estimate in ours if estimate.low > above]
     alike = [estimate for estimate in controls if estimate.low > above]
-    beside = f"; so does {label(max(alike, key=lambda e: e.mean).arm)}, without" if alike else ""
+    beside = f"; without sequence, so does {label(max(alike, key=lambda e: e.mean).arm)}" if alike else ""
     if paper is not None and paper.low > above:
         if size is None or margin is not None or paper.mean >= size / 2:
             return "reproduced", f"by the paper's rule{beside}"
