@@ -20,7 +20,7 @@ COLOUR: tuple[Colour, ...] = ("cluster", "strategy", "reward", "step")
 UNDEFINED = "reward undefined"
 _GREY = COLOURS[-1]
 _NAMED = COLOURS[:-1]
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "triangle-down")
 # Of middling lightness throughout, so that neither end is lost on a white or a dark page.
 _SCALE = [[0.0, "#56B4E9"], [0.5, "#CC79A7"], [1.0, "#D55E00"]]
 _HEIGHT = 430

@@ -47,13 +47,13 @@ def test_colours(run: Path) -> None:
 
 
 def test_rare_and_missing_strategies_are_grey(tmp_path: Path) -> None:
-    names = [*"aabbccddeeff", "g", "h", None]
+    names = [*"aabbccddeeffgg", "h", "i", None]
     rows = [row(1, 0, i, name, False, completion=f"{name}{i}") for i, name in enumerate(names)]
     rows[0]["reward"] = float("nan")
     points = read(write(tmp_path / "run", rows), embedder=letters)
     drawn = figures.figure(points, place(points), "strategy")
-    assert list(rows_of(drawn)) == [*"abcdef", "others", "unreadable"]
-    assert [rows_of(drawn)[name] for name in ("others", "unreadable")] == [[12, 13], [14]]
+    assert list(rows_of(drawn)) == [*"abcdefg", "others", "unreadable"]
+    assert [rows_of(drawn)[name] for name in ("others", "unreadable")] == [[14, 15], [16]]
     looks = {(trace.marker.color, trace.marker.symbol) for trace in drawn.data}
     assert len(looks) == len(drawn.data)  # told apart also without colours
     drawn = figures.figure(points, place(points), "reward")
