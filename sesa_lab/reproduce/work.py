@@ -176,11 +176,9 @@ def _stamp(plan: Plan, failed: Sequence[Failure], images: Sequence[str]) -> dict
         made.update(metrics.read_bytes() if metrics.is_file() else b"")
     books = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.notebooks}
     parameters = {path.name: dict(values) for path, values in plan.notebooks.items()}
-    others = (
-        sorted(plan.folder.parent.glob(f"*/{results.JSON}")) if any("reports" in p for p in parameters.values()) else []
-    )
-    for path in others:  # a notebook that reads other reports' numbers
-        made.update(path.read_bytes())
+    if any("reports" in values for values in parameters.values()):  # a notebook that reads other reports' numbers
+        for path in sorted(plan.folder.parent.glob(f"*/{results.JSON}")):
+            made.update(path.read_bytes() if path.parent != plan.folder else b"")
     said = plan.experiment.path.read_text(encoding="utf-8")
     stamp = {
         "runs": made.hexdigest(), "notebooks": books, "parameters": parameters, "declared": said, "code": _code(),
