@@ -158,7 +158,7 @@ def test_a_matrix_gives_what_this_machine_gives_failures_stop_nothing_and_what_i
     other = replace(here[0], config=config(model, update={"learning_rate": 0.5}))
     for folder in (here[0].folder, tmp_path / "third" / "matrix" / here[0].folder.name):
         refused = execute_on_ray([replace(other, folder=folder)], address="127.0.0.1:1", storage=str(storage))
-        assert len(refused) == 1 and "made with other settings than its name says" in refused[0][1]
+        assert len(refused) == 1 and "made with other settings than its name says" in refused[0].reason
 
 
 @dataclass
@@ -311,7 +311,7 @@ def test_without_an_address_one_is_started_and_other_code_on_a_worker_is_a_reaso
         "from sesa_lab.experiments.jobs import Job\n"
         f"jobs = [Job('one', 0, Config.from_dict({settings!r}), Path({str(folder)!r}))]\n"
         "ray_jobs.code = lambda: {'version': '0.0.9', 'commit': ''}\n"
-        "print(ray_jobs.execute_on_ray(jobs)[0][1])\n"
+        "print(ray_jobs.execute_on_ray(jobs)[0].reason)\n"
     )
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex()}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | own
