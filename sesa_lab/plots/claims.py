@@ -43,7 +43,7 @@ class Shown(Protocol):
 KINDS = {
     "the paper's rule": ("paper", "circle"),
     "ours, the best": ("best", "diamond"),
-    "without sketches or sequence, the best": ("best_control", "square-open"),
+    "without sequence, the best": ("best_control", "square-open"),
 }
 """Legend -> the estimate, and its marker: told apart without colours too."""
 _ROW = 62  # pixels a claim

@@ -109,3 +109,25 @@ def test_what_is_comparable_leaves_out_time_and_machine() -> None:
     assert results.comparable(found) == results.comparable(other)
     other["estimates"][1]["mean"] = 1.0
     assert results.comparable(found) != results.comparable(other)
+
+
+LAB = ROOT / "reports" / "lab"
+
+
+@pytest.mark.parametrize("path", sorted(LAB.glob("*/results.json")), ids=lambda path: path.parent.name)
+def test_shipped_results_are_whole_and_traced(path: Path) -> None:
+    found = results.read(path)
+    assert found["preset"] == "lab" and found["failed"] == [] and found["made"]["git"]["dirty"] is False
+    assert found["command"].startswith("sesa-lab reproduce ")
+    if found["runs"]:
+        assert len(found["seeds"]) >= 5
+        for arm in {run["arm"] for run in found["runs"]}:
+            assert {run["seed"] for run in found["runs"] if run["arm"] == arm} == set(found["seeds"])
+        assert all(run["commit"] and not run["commit"].endswith("+") for run in found["runs"])
+        table = pd.read_csv(path.with_name(results.CSV))
+        assert len(table) == len(found["estimates"])
+
+
+def test_the_readme_shows_the_shipped_claims() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert claims.markdown(claims.read(LAB)) in readme, "python -m sesa_lab.reproduce.claims prints the table anew"
