@@ -12,15 +12,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sesa_lab import environments, runs
 from sesa_lab.config import Config, PolicyConfig
 from sesa_lab.errors import InputError, short
-from sesa_lab.playground.stored import Member, Step, read
-from sesa_lab.policies import pack, token_logprobs
+from sesa_lab.playground.stored import Member, Step, read, stored_steps
 from sesa_lab.runs.browse import told
 from sesa_lab.training import evaluate
+from sesa_lab.training.mismatch import logprobs
 
 LOW, HIGH = 0.1, 5.0
 """Temperatures that are looked at: beyond them a softmax is a maximum, or nearly uniform."""
@@ -53,7 +51,7 @@ class Rescorer:
             )
         chosen = _drawn_by(found, config, self.stored.number)
         self._policy, speaker = evaluate.opened(config, chosen, found.path, environment)
-        self._contexts = _contexts(self.stored, found, environment, speaker)
+        self._contexts = _contexts(self.stored, environment, speaker)
         self._known: dict[float, Step] = {}
 
     def at(self, temperature: float) -> Step:
@@ -71,35 +69,30 @@ class Rescorer:
         if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not LOW <= temperature <= HIGH:
             raise InputError(f"temperature = {short(temperature)}, expected a number from {LOW} to {HIGH}")
         if temperature not in self._known:
-            own = self._scored(temperature)
-            with self._policy.model.disable_adapter():
-                base = self._scored(temperature)
-            members = tuple(_anew(member, own[place], base[place]) for place, member in enumerate(self.stored.members))
             config = self.stored.config
             sampler = dataclasses.replace(config.sampler, temperature=float(temperature))
             changed = dataclasses.replace(config, sampler=sampler)
+            own = self._scored(changed)
+            with self._policy.model.disable_adapter():
+                base = self._scored(changed)
+            members = tuple(map(_anew, self.stored.members, own, base))
             self._known[temperature] = dataclasses.replace(self.stored, members=members, config=changed)
         return self._known[temperature]
 
-    @torch.no_grad()
-    def _scored(self, temperature: float) -> list[dict[str, tuple[float, ...]]]:
+    def _scored(self, config: Config) -> list[dict[str, tuple[float, ...]]]:
         """For each member, kind of context -> log-probs of its tokens (nats)."""
         wanted = [(n, kind, ids) for n, kinds in enumerate(self._contexts) for kind, ids in kinds.items()]
         tokens = [self.stored.members[n].tokens for n, _, _ in wanted]
-        rows = pack([ids for _, _, ids in wanted], tokens)
-        found = torch.empty(len(rows.row))
-        for part, index in rows.split(self.stored.config.update.micro_batch):
-            found[index] = token_logprobs(self._policy, part, temperature)[0].cpu()
+        found = logprobs(self._policy, config, [ids for _, _, ids in wanted], tokens)
         scored: list[dict[str, tuple[float, ...]]] = [{} for _ in self._contexts]
-        for (n, kind, _), logprobs in zip(wanted, found.split([len(ids) for ids in tokens]), strict=True):
-            scored[n][kind] = tuple(logprobs.tolist())
+        for (n, kind, _), own in zip(wanted, found, strict=True):
+            scored[n][kind] = tuple(own.tolist())
         return scored
 
 
 def _kept(run: runs.Run, step: int | None) -> int:
     """The step, where the policy that drew it is there."""
-    stored: set[int] = set(run.read_rollouts(columns=["step"])["step"].unique().tolist())
-    there = sorted(stored & {1, *(number + 1 for number, _ in run.checkpoints)})
+    there = sorted({*stored_steps(run)} & {1, *(number + 1 for number, _ in run.checkpoints)})
     if step is not None and step in there:
         return step
     if not there:
@@ -121,10 +114,8 @@ def _drawn_by(run: runs.Run, config: Config, step: int) -> PolicyConfig:
     return dataclasses.replace(config.policy, adapter=str(dict(run.checkpoints)[step - 1]))
 
 
-def _contexts(step: Step, run: runs.Run, environment: Any, speaker: Any) -> list[dict[str, tuple[int, ...]]]:
+def _contexts(step: Step, environment: Any, speaker: Any) -> list[dict[str, tuple[int, ...]]]:
     """For each member, kind of context -> its token ids, built as the sampler did."""
-    rows = run.read_rollouts(columns=["group", "index", "finish"], steps=[step.number])
-    finish = {(row.group, row.index): row.finish for row in rows.itertuples()}
     by_group: dict[int, list[Member]] = defaultdict(list)
     found = []
     for member in step.members:
@@ -136,12 +127,12 @@ def _contexts(step: Step, run: runs.Run, environment: Any, speaker: Any) -> list
             earlier = by_group[member.group][-len(member.history) :]
             if tuple(one.completion for one in earlier) != member.history:
                 raise InputError(
-                    f"{run.path / 'rollouts'}, step {step.number}, group {member.group}, candidate {member.index}: its history is"
-                    " not that of the candidates before it; the rows are damaged"
+                    f"{step.run.path / 'rollouts'}, step {step.number}, group {member.group}, candidate {member.index}: its history"
+                    " is not that of the candidates before it; the rows are damaged"
                 )
             ids = list(kinds["task"])
             for one in earlier:
-                ids += [*one.tokens, *speaker.between(finish[one.group, one.index])]
+                ids += [*one.tokens, *speaker.between(one.finish)]
             kinds["history"] = tuple(ids)
         by_group[member.group].append(member)
         found.append(kinds)

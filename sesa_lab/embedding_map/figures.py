@@ -81,12 +81,6 @@ def figure(
 
 def _caption(points: Points, places: Places, colour: str) -> str:
     run = points.run
-    source = {
-        "run": run.path.resolve().name,
-        "commit": run.commit,
-        "config": run.config.sampler.name,
-        "seed": run.config.run.seed,
-    }
     notes = [f"{len(points.table)} of {points.whole} {points.of}, {len(points.texts)} different"]
     notes += [
         f"{points.embedder}, {places.projection}",
@@ -94,7 +88,7 @@ def _caption(points: Points, places: Places, colour: str) -> str:
     ]
     notes += ["clusters: k-means of the different texts"] if colour == "cluster" else []
     notes += [f"seed of the sample {points.seed}"]
-    return provenance([source], "; ".join(notes))
+    return provenance([run.source(run.config.sampler.name)], "; ".join(notes))
 
 
 def _categories(points: Points, colour: str, clusters: NDArray[np.int64] | None) -> list[str | None]:

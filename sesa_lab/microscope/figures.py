@@ -15,7 +15,7 @@ from sesa_lab import plots
 from sesa_lab.errors import InputError
 from sesa_lab.microscope.data import FAN, Heat, Paths, Source, View
 from sesa_lab.plots.collapse import mark_alarm
-from sesa_lab.plots.theme import COLOURS, escape, finish, provenance
+from sesa_lab.plots.theme import COLOURS, escape, finish, legend_letters, provenance
 
 LEFT, RIGHT = 235, 110
 """Margins in pixels, alike in both figures, so that a step is at the same place in both."""
@@ -230,8 +230,7 @@ def _finish(
                 col=col,
                 exclude_empty_subplots=False,
             )
-    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.showlegend)
-    legend = 25 * math.ceil(letters / _LETTERS)  # pixels
+    legend = 25 * math.ceil(legend_letters(figure) / _LETTERS)  # pixels
     finish(figure, title, provenance(_sources(views), note), height=height, below=62, top=70 + legend)
     figure.update_layout(margin={"l": LEFT, "r": RIGHT}, legend={"y": 1 + 26 / height}, hovermode="closest")
     figure.update_yaxes(automargin=False)
@@ -239,12 +238,4 @@ def _finish(
 
 
 def _sources(views: Sequence[View]) -> list[dict[str, Any]]:
-    return [
-        {
-            "run": view.run.path.resolve().name,
-            "commit": view.run.commit,
-            "config": view.run.config.sampler.name,
-            "seed": view.run.config.run.seed,
-        }
-        for view in views
-    ]
+    return [view.run.source(view.run.config.sampler.name) for view in views]

@@ -208,12 +208,7 @@ def _finish(
     figure.update_xaxes(
         exponentformat="power", zeroline=not isinstance(figure.data[0], go.Heatmap), zerolinecolor="#767b84"
     )
-    source = {
-        "run": result.step.run.path.resolve().name,
-        "commit": result.step.run.commit,
-        "config": result.step.config.environment.name,
-        "seed": result.step.config.run.seed,
-    }
+    source = result.step.run.source(result.step.config.environment.name)
     height = _ROW * len(rows) + 30
     finish(figure, title, provenance([source], note), height=height, below=76, top=60 + legend + above)
     figure.update_layout(legend={"y": 1 + (6 + above) / height})  # above the panels' names

@@ -18,8 +18,8 @@ from sesa_lab.types import Candidate, Score
 
 COLUMNS = [
     "group", "index", "task", "prompt", "history", "sketch", "sketches", "completion", "token_ids", "turn_tokens",
-    "episode_seed", "drawn_under", "drawn_logprobs", "engine_logprobs", "trained_under", "old_logprobs", "reward", "credited",
-    "success", "strategy",
+    "episode_seed", "finish", "drawn_under", "drawn_logprobs", "engine_logprobs", "trained_under", "old_logprobs", "reward",
+    "credited", "success", "strategy",
 ]  # fmt: skip
 _DRAWN_BY = {"sequential": "history", "sesa": "sketch"}
 """Sampler -> the kind of context that it draws under, beside the task's own."""
@@ -41,6 +41,7 @@ class Member:
         tokens: ids, all turns in a row.
         turns: tokens of each turn.
         seed: of its episode; None: judged whole.
+        finish: how its last turn ended: ``stop``, ``text`` or ``length``.
         drawn_under: kind of the context it was drawn under.
         known_under: kind of the context that ``old`` belongs to, the run's own (first) training context.
         drawn: log-probs, policy when drawn, drawing context, after temperature (nats).
@@ -63,6 +64,7 @@ class Member:
     tokens: tuple[int, ...]
     turns: tuple[int, ...]
     seed: int | None
+    finish: str
     drawn_under: str
     known_under: str
     drawn: tuple[float, ...]
@@ -174,6 +176,11 @@ class Step:
         return credit.credited([member.score for member in members], repeats)
 
 
+def stored_steps(run: Run) -> list[int]:
+    """The steps whose candidates are stored, ascending."""
+    return sorted(run.read_rollouts(columns=["step"])["step"].unique().tolist())
+
+
 def read(run: Run | str | Path, number: int | None = None) -> Step:
     """The candidates of step ``number`` of a run; None: of the last step that is stored.
 
@@ -181,7 +188,7 @@ def read(run: Run | str | Path, number: int | None = None) -> Step:
         InputError: no run there, no such step (the message says which there are), or damaged rows.
     """
     run = run if isinstance(run, Run) else load(run)
-    there = sorted(run.read_rollouts(columns=["step"])["step"].unique().tolist())
+    there = stored_steps(run)
     if not there:
         raise InputError(
             f"{run.path} has no stored rollouts yet; they are written with a checkpoint: let it train to the first"
@@ -245,6 +252,7 @@ def _member(row: dict[str, Any], strategy: str | None, repeat: bool, path: Path)
         tokens=tuple(map(int, row["token_ids"])),
         turns=tuple(map(int, row["turn_tokens"])),
         seed=None if pd.isna(row["episode_seed"]) else int(row["episode_seed"]),
+        finish=row["finish"],
         drawn_under=row["drawn_under"],
         known_under=row["trained_under"].partition("+")[0],
         drawn=values["drawn_logprobs"],

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sesa_lab.errors import InputError, suggest
+from sesa_lab.runs.environment import short_commit
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B", "#8A8A8A")
 """Okabe-Ito without its yellow and black, which vanish on a white or a dark page; a brown and a grey in their place."""
@@ -72,18 +73,13 @@ def provenance(runs: Iterable[Mapping[str, Any]], bands: str = BANDS) -> str:
         of_config.setdefault(str(row.get("config")), set()).update({row["seed"]} if row.get("seed") is not None else ())
     counts = sorted(map(len, of_config.values()))
     known = {key: list(dict.fromkeys(str(row.get(key) or "unknown") for row in rows)) for key in ("run", "config")}
-    commits = dict.fromkeys(_short(str(row.get("commit") or "unknown")) for row in rows)
+    commits = dict.fromkeys(short_commit(str(row.get("commit") or "unknown")) for row in rows)
     shown = known["run"] if len(known["run"]) <= 6 else [*known["run"][:5], f"and {len(known['run']) - 5} more"]
     parts = [f"runs {', '.join(shown) or 'unknown'}", f"commit {', '.join(commits) or 'unknown'}"]
     parts += [f"config: {', '.join(known['config']) or 'unknown'}", *_seeds(seeds)]
     if seeds and counts[0] < counts[-1]:
         parts[-1] = f"n = {counts[0]} to {counts[-1]}"
     return "; ".join([*parts, bands] if bands else parts)
-
-
-def _short(commit: str) -> str:
-    """Seven digits, and the + of a tree with uncommitted changes."""
-    return commit[:7] + ("+" if commit.endswith("+") else "")
 
 
 def need(table: pd.DataFrame, *names: str) -> None:
@@ -114,10 +110,14 @@ def places(column: pd.Series) -> dict[Any, int]:
     return {name: place for place, name in enumerate(names)}
 
 
+def legend_letters(figure: go.Figure) -> int:
+    """How long the legend would be in one row, in letters; a name's line and the gap after it count as eight."""
+    return sum(len(trace.name) + 8 for trace in figure.data if trace.name and trace.showlegend is not False)
+
+
 def room_above(figure: go.Figure) -> int:
     """Pixels for the title and as many rows of legend as its names need at the width of a page."""
-    letters = sum(len(trace.name) + 8 for trace in figure.data if trace.name and trace.showlegend is not False)
-    return 84 + 22 * (letters // 100)
+    return 84 + 22 * (legend_letters(figure) // 100)
 
 
 def caption_or(caption: str | None, table: pd.DataFrame | None, bands: str) -> str:

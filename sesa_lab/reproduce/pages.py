@@ -15,7 +15,7 @@ from sesa_lab.errors import InputError, first_line, writing
 from sesa_lab.reports import outputs, render
 from sesa_lab.reproduce import results
 from sesa_lab.reproduce.plan import Plan
-from sesa_lab.runs.environment import commit_of
+from sesa_lab.runs.environment import commit_of, short_commit
 
 REPORT, INDEX, FIGURES, EXECUTED = "report.html", "index.html", "figures", "executed"
 IMAGES = ("png", "svg")
@@ -51,8 +51,8 @@ def _numbers(plan: Plan, found: Mapping[str, Any]) -> Any:
         for group, part in words.groupby("group", sort=False):
             cells.append(_table(f"## Estimates: {group}", part.drop(columns="group")))
         runs = pd.DataFrame(found["runs"]).dropna(axis="columns", how="all")
-        if "commit" in runs:  # as in captions: seven digits, and the + of a checkout with changes
-            runs["commit"] = runs["commit"].str.replace(r"^(\w{7})\w*", r"\1", regex=True)
+        if "commit" in runs:
+            runs["commit"] = runs["commit"].map(short_commit, na_action="ignore")
         more = f" (the first {_MOST_RUNS} of {len(runs)})" if len(runs) > _MOST_RUNS else ""
         cells.append(_table(f"## Runs{more}", runs.head(_MOST_RUNS)))
     return nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]

@@ -53,6 +53,11 @@ def commit_of(facts: dict[str, Any]) -> str | None:
     return f"{git['commit']}{'+' if git['dirty'] else ''}" if git else None
 
 
+def short_commit(commit: str) -> str:
+    """Seven digits, and the ``+`` of a checkout that had changes."""
+    return commit[:7] + ("+" if commit.endswith("+") else "")
+
+
 def git(folder: Path) -> dict[str, Any] | None:
     """``{"commit": hash, "dirty": bool}`` of the checkout whose root is ``folder``; None where it is none.
 

@@ -51,9 +51,17 @@ class Run:
     @property
     def label(self) -> str:
         """Folder name, seed and commit (``+`` where the checkout had changes), e.g. ``lab-0 seed 0 @3f16249+``."""
-        commit = self.commit
-        made = f" @{commit[:7]}{'+' if commit.endswith('+') else ''}" if commit else ""
+        made = f" @{environment.short_commit(self.commit)}" if self.commit else ""
         return f"{self.path.resolve().name} seed {self.config.run.seed}{made}"
+
+    def source(self, config: str) -> dict[str, Any]:
+        """What a figure's caption says of it, as ``plots.provenance`` takes it; ``config`` is a short name of the settings."""
+        return {
+            "run": self.path.resolve().name,
+            "commit": self.commit,
+            "config": config,
+            "seed": self.config.run.seed,
+        }
 
     @property
     def commit(self) -> str | None:

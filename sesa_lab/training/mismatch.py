@@ -22,7 +22,6 @@ from sesa_lab.training.lockstep import in_step
 from sesa_lab.types import Completion, Scored, Turn
 
 
-@torch.no_grad()
 def recomputed(policy: Policy, config: Config, scored: Sequence[Scored], team: Team = ALONE) -> list[Scored]:
     """The same groups with the trainer's log-probs in place of the engine's, which are kept as ``engine_logprobs``.
 
@@ -33,14 +32,35 @@ def recomputed(policy: Policy, config: Config, scored: Sequence[Scored], team: T
         team: those that call this at once, each with its own groups.
     """
     turns = [turn for s in scored for turn in _turns(s)]
-    rows = pack([turn.drawn_under.ids for turn in turns], [turn.completion.ids for turn in turns])
+    contexts, completions = [turn.drawn_under.ids for turn in turns], [turn.completion.ids for turn in turns]
+    parts = iter(logprobs(policy, config, contexts, completions, team))
+    return [_replaced(s, parts) for s in scored]
+
+
+@torch.no_grad()
+def logprobs(
+    policy: Policy,
+    config: Config,
+    contexts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    team: Team = ALONE,
+) -> tuple[torch.Tensor, ...]:
+    """Log-probs of the tokens of each completion under its context (nats), on the CPU.
+
+    Args:
+        policy: as it is now.
+        config: as in ``recomputed``.
+        contexts, completions: token ids, one pair a completion.
+        team: as in ``recomputed``.
+    """
+    rows = pack(contexts, completions)
     own = torch.empty(len(rows.row))
     passes = rows.split(config.update.micro_batch)
     with in_step(policy, config, team, len(passes)):
         for part, index in passes:
             own[index] = token_logprobs(policy, part, config.sampler.temperature)[0].cpu()
-    parts = iter(own.split([len(turn.completion.ids) for turn in turns]))
-    return [_replaced(s, parts) for s in scored]
+    found: tuple[torch.Tensor, ...] = own.split([len(completion) for completion in completions])
+    return found
 
 
 def _turns(scored: Scored) -> Iterator[Turn]:

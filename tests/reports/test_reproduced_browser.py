@@ -18,12 +18,18 @@ COMMAND = "import sys; from sesa_lab.cli import main; sys.exit(main())"
 MOST_BYTES = 3 * 2**20
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("smoke")
+def reproduce(place: Path) -> str:
+    """Everything, at its smallest, below ``place``; what the command prints."""
     asked = ["reproduce", "all", "--preset", "smoke", "--runs", str(place / "runs"), "--out", str(place / "reports")]
     done = subprocess.run([sys.executable, "-c", COMMAND, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("smoke")
+    reproduce(place)
     return place / "reports" / "smoke"
 
 
@@ -59,11 +65,4 @@ def test_the_index_leads_to_every_report(reports: Path, visit: Callable[..., Vis
 
 
 def test_a_second_call_finds_all_of_it_up_to_date(reports: Path) -> None:
-    asked = ["reproduce", "all", "--preset", "smoke", "--runs", str(reports.parents[1] / "runs")]
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *asked, "--out", str(reports.parent)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.count("up to date: ") == len(known())
+    assert reproduce(reports.parents[1]).count("up to date: ") == len(known())
