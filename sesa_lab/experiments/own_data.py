@@ -1,4 +1,4 @@
-"""A model and data sets of one's own in the place of lab policies and their tasks: what notebooks 06 and 07 take by name.
+"""A model and data sets of one's own in the place of lab policies and their tasks: what notebooks 03 to 07 take by name.
 
 A real model needs tasks and token limits of its own; what is set here is a beginning, and the notebooks' ``settings`` go before
 it. A data set alone is evaluated on, without training: every way of drawing, samples kept so that a stopped one goes on.
@@ -22,13 +22,18 @@ PARAMETERS = ("model", "dataset", "train_dataset")
 """What a notebook may have beside what all notebooks of this kind have; empty texts where nothing is set."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    **{task: {"preset": "paper", "hard": "half"} for task in agents.TASKS},
     "sudoku": {"box": 3, "answer_format": "tags", "hard": "natural"},
     "math": {"answer_format": "boxed", "hard": "natural"},
 }
-"""Task -> options with which a model that knows language is asked: puzzles of the usual size, and answers as such models write."""
+"""Task -> options with which a model that knows language is asked: agents' tasks as RAGEN has them, puzzles of the usual size, and
+answers as such models write."""
 
-LIMITS = {"max_tokens": 1024, "sketch_tokens": 48}
-"""Token limits of such a model."""
+LIMITS: dict[str, dict[str, int]] = {
+    **{task: {"max_tokens": 400, "sketch_tokens": 64} for task in agents.TASKS},
+    **{task: {"max_tokens": 1024, "sketch_tokens": 48} for task in agents.REASONING},
+}
+"""Task -> token limits of such a model, of a turn where an episode has several; the agents' are those of the preset ``paper``."""
 
 WAYS = {
     "parallel": "in parallel, given the problem alone",
@@ -88,7 +93,7 @@ def chosen(
     sets = {"dataset": train_dataset or dataset, "test_dataset": "" if alone else dataset}
     options = {**OPTIONS[task], **{name: value for name, value in sets.items() if value}, **own}
     split = "all" if alone else "validation"
-    derived: dict[str, dict[str, Any]] = {"environment": {"options": options}, "sampler": LIMITS}
+    derived: dict[str, dict[str, Any]] = {"environment": {"options": options}, "sampler": LIMITS[task]}
     if alone:
         derived["evaluation"] = {"test_tasks": _count(task, options, "all")}
     elif train_dataset:

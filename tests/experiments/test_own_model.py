@@ -1,9 +1,12 @@
-"""From the lab to real models: notebooks 06 and 07 with a chat model and data sets of one's own, all from folders on the spot."""
+"""From the lab to real models: notebooks 03 to 07 with a chat model and data sets of one's own, all from folders on the spot."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import tiny_models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sesa_lab import environments, runs
+from sesa_lab.config import Config
 from sesa_lab.errors import InputError
 from sesa_lab.experiments import own_data, report, stages
 from sesa_lab.reports.run_notebooks import execute
@@ -125,6 +129,27 @@ def test_a_model_on_sudoku_has_puzzles_and_limits_of_its_own() -> None:
         assert (job.config.sampler.max_tokens, job.config.sampler.sketch_tokens) == (300, 48), "settings go before"
         assert job.config.policy.model == MODEL and job.folder.parent == Path("runs/sudoku-chat")
     assert found.options["split"] == "validation" and settings["environment"] == {"options": {"givens_low": 40}}
+
+
+@pytest.mark.parametrize(("task", "turns"), [("countdown", 1), ("frozen_lake", 5), ("sokoban", 5)])
+def test_a_model_on_agents_tasks_has_those_of_the_preset_paper(task: str, turns: int) -> None:
+    found = own_data.chosen(task, ["habit"], {"sampler": {"sketch_tokens": 20}}, MODEL)
+    assert found.bases == (MODEL,) and not found.model
+    paper = Config.build("paper", environment={"name": task})
+    for job in stages.agent_jobs(task, MODEL, "headline", [1], 3, Path("runs"), found.settings):
+        assert job.config.policy.model == MODEL and job.folder.parent == Path(f"runs/{task}-chat")
+        options = {**paper.environment.options, "hard": "half", "seed": 1}
+        assert (
+            environments.make(task, **job.config.environment.options).options
+            == environments.make(task, **options).options
+        )
+        assert (job.config.sampler.max_tokens, job.config.sampler.sketch_tokens) == (paper.sampler.max_tokens, 20)
+    made = environments.make(task, **found.options)
+    assert made.turns == turns and made.options["split"] == "validation" and made.options["answer_format"] == "tags"
+    assert all(made.solutions(made.task(place)) for place in range(16)), "what the notebook shows first"
+    own = {"environment": {"options": {"preset": "lab"}}}
+    plain = environments.make(task, **own_data.chosen(task, ["habit"], own, MODEL).options)
+    assert plain.options["answer_format"] == "plain" and plain.turns == 1, "settings go before"
 
 
 def test_data_sets_take_the_place_of_sums(aime: Path, lessons: Path) -> None:
@@ -315,6 +340,54 @@ def test_sudoku_of_nine_by_nine_by_a_chat_model(tmp_path: Path, model: Path) -> 
     assert ["sudoku, tiny-chat base" in {table[0][0], table[1][0]} for table in tables].count(True) == 4
     assert "1 2 3 4 5 6 7 8 9 exactly once" in said and "no conclusion is drawn" in said
     assert figures(tmp_path / "06_sudoku.ipynb") == 1 + 1 + 4 + 1 + 4 + 2 + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["frozen_lake", "sokoban"])
+def test_agents_tasks_in_turns_by_a_chat_model(tmp_path: Path, model: Path, task: str) -> None:
+    book = report.AGENTS[task]
+    said, tables = opened(book, tmp_path, model=str(model), settings={**SMALL, "evaluation": FEW})
+    found = runs_in(tmp_path / "runs" / "agents" / f"{task}-tiny-chat")
+    assert set(found) == {"base", "parallel", "sesa-paper"} and all(run.finished for run in found.values())
+    run = found["parallel"]
+    assert environments.make(task, **run.config.environment.options).turns == 5
+    assert all(name.startswith("chat/") for name in run.prompts) and f"chat/{task}.txt" in run.prompts
+    assert set(run.read_rollouts(["turns"])["turns"].map(len)) - {1}, "episodes of several turns"
+    assert "You have at most 5 turns" in said and "no conclusion is drawn" in said
+    assert ["tiny-chat base" in f"{table[0][0]} {table[1][0]}" for table in tables].count(True) == 3
+    assert figures(tmp_path / book) == 1 + 1 + 4 + 4 + 2 + 1
+
+
+@pytest.mark.slow
+def test_countdown_by_a_chat_model_under_papermill_itself_goes_on_after_an_error(
+    tmp_path: Path, model: Path, root: Path
+) -> None:
+    folder, settings = tmp_path / "runs", {**SMALL, "evaluation": FEW}
+    command = [
+        sys.executable, "-m", "papermill", "notebooks/03_countdown.ipynb", str(tmp_path / "out.ipynb"),
+        "-p", "seeds", "[0,1]", "-p", "model", str(model), "-p", "steps", "1", "-p", "arms", "sesa-paper",
+        "-p", "workers", "1", "-p", "runs", str(folder), "-p", "settings", json.dumps(settings),
+    ]  # fmt: skip
+    chosen = own_data.chosen("countdown", [], settings, str(model))
+    jobs = stages.agent_jobs("countdown", str(model), "sesa-paper", [0, 1], 1, folder, chosen.settings)
+    with runs.RunWriter.create(jobs[2].folder, jobs[2].config.changed(run={"steps": 9})):
+        pass
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode != 0 and "1 of 6 runs failed, the others are kept" in done.stderr
+    partial = nbformat.read(tmp_path / "out.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(partial)  # type: ignore[no-untyped-call]
+    (error,) = [output for cell in partial.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+    assert error.ename == "InputError" and "remove the folder" in error.evalue
+    others = [job.folder / "metrics.jsonl" for job in jobs if job is not jobs[2]]
+    before = {path: path.stat().st_mtime_ns for path in others}
+    shutil.rmtree(jobs[2].folder)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in others}, "read, not made again"
+    found = [runs.load(job.folder) for job in jobs]
+    assert all(run.finished and run.config.policy.model == str(model) for run in found)
+    assert {run.config.run.seed for run in found} == {0, 1}
+    assert figures(tmp_path / "out.ipynb") == 1 + 1 + 4 + 4 + 2 + 1
 
 
 FEW = {"eval_tasks": 2, "test_tasks": 2, "eval_samples": 8}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import nbformat
 import pytest
 
 from sesa_lab.errors import InputError
-from sesa_lab.reports.parameters import check, check_given
+from sesa_lab.reports.parameters import check
 from sesa_lab.reports.run_notebooks import NotebookError, defaults, execute
 from tests.reports.samples import code, save, text
 
@@ -108,23 +107,3 @@ def test_a_dead_kernel_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotebookError, match="the kernel stopped"):
         execute(notebook(tmp_path / "a.ipynb", "import os; os._exit(1)"), tmp_path / "out.ipynb")
     assert (tmp_path / "out.ipynb").exists()
-
-
-def test_what_plain_papermill_was_given_is_held_to_the_notebook_s_own() -> None:
-    own, injected = "seeds = [0, 1]  # of runs\nsteps = 20", "# Parameters\nseeds = [3]\nsteps = 5\n"
-    check_given(["", own, injected, "import os"])
-    check_given(["", own, "import os"])
-    with pytest.raises(InputError, match="this notebook has no parameter 'stesp'; did you mean 'steps'"):
-        check_given(["", own, "# Parameters\nstesp = 5\n"])
-    with pytest.raises(InputError, match=r"parameter seeds is 3 \(int\), expected list like its default"):
-        check_given(["", own, "# Parameters\nseeds = 3\n"])
-
-
-@pytest.mark.slow
-def test_plain_papermill_refuses_before_any_training(tmp_path: Path) -> None:
-    notebook = Path(__file__).parents[2] / "notebooks" / "01_path_exploration.ipynb"
-    given = ["-p", "runs", str(tmp_path / "runs"), "-p", "sedes", "3", "-k", "python3", "--cwd", str(tmp_path)]
-    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), *given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode != 0 and "did you mean 'seeds'" in done.stderr
-    assert not (tmp_path / "runs").exists() and "InputError" in (tmp_path / "out.ipynb").read_text()
