@@ -26,7 +26,7 @@ STATUS = "How far experiments are: runs by state, and whether their reports are 
 def add_reproduce(command: argparse.ArgumentParser) -> None:
     """The options of ``reproduce``."""
     _add_which(command)
-    command.add_argument("--jobs", type=int, metavar="X", help="runs side by side (default: one a core)")
+    command.add_argument("--jobs", type=int, metavar="X", help="local: runs side by side (default: one a core)")
     command.add_argument(
         "--images",
         default="",
@@ -45,11 +45,9 @@ def add_reproduce(command: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="ray: any fsspec URL that runs are kept at, where workers do not share this file system (default: none)",
     )
-    command.add_argument("--cpus", type=float, default=1.0, metavar="X", help="ray: cores a run (default: 1)")
-    command.add_argument("--gpus", type=float, default=0.0, metavar="X", help="ray: GPUs a run (default: 0)")
-    command.add_argument(
-        "--retries", type=int, default=3, metavar="X", help="ray: of a run whose worker is lost (default: 3)"
-    )
+    command.add_argument("--cpus", type=float, metavar="X", help="ray: cores a run (default: 1)")
+    command.add_argument("--gpus", type=float, metavar="X", help="ray: GPUs a run (default: 0)")
+    command.add_argument("--retries", type=int, metavar="X", help="ray: of a run whose worker is lost (default: 3)")
     command.add_argument("--dry-run", action="store_true", help="print what would be done, do nothing")
 
 
@@ -81,15 +79,19 @@ def run_reproduce(chosen: argparse.Namespace) -> None:
     images = _images(chosen.images)
     if chosen.jobs is not None and chosen.jobs < 1:
         raise InputError(f"--jobs {chosen.jobs}: expected at least 1")
-    plans = _plans(chosen)
+    trainer = _trainer(chosen)
+    plans, unplanned = _plans(chosen)
     if chosen.dry_run:
         for plan in plans:
             _tell(plan)
+        for name, reason in unplanned.items():
+            print(f"{name}: cannot be planned: {reason}")
         return
     from sesa_lab.reproduce import reproduce
 
     command = shlex.join(["sesa-lab", *sys.argv[1:]]) if sys.argv[1:] else "sesa-lab reproduce"
-    outcome = reproduce(plans, chosen.jobs, images, command, _trainer(chosen))
+    outcome = reproduce(plans, chosen.jobs, images, command, trainer)
+    outcome.broken |= unplanned
     for report in outcome.reports:
         name = report.parent.name
         print(
@@ -101,7 +103,8 @@ def run_reproduce(chosen: argparse.Namespace) -> None:
         for failure in outcome.failures:
             print(f"failed: {failure.job.folder}: {failure.reason}", file=sys.stderr)
         first = next(iter(outcome.broken.items()), ("", ""))
-        said = f"{len(outcome.failures)} runs failed, {len(outcome.broken)} of {len(plans)} reports are not whole"
+        total = len(plans) + len(unplanned)
+        said = f"{len(outcome.failures)} runs failed, {len(outcome.broken)} of {total} reports are not whole"
         raise NotebookError(f"{said}; first, {first[0]}: {first[1]}" if first[0] else said)
 
 
@@ -110,10 +113,18 @@ def run_status(chosen: argparse.Namespace) -> None:
     from sesa_lab.reproduce.status import status
 
     chosen.names = chosen.names or ["all"]
-    print(status(_plans(chosen)).to_string(index=False))
+    plans, unplanned = _plans(chosen)
+    print(status(plans).to_string(index=False))
+    for name, reason in unplanned.items():
+        print(f"{name}: cannot be planned: {reason}")
 
 
-def _plans(chosen: argparse.Namespace) -> list[Plan]:
+def _plans(chosen: argparse.Namespace) -> tuple[list[Plan], dict[str, str]]:
+    """What is asked; and of experiments that cannot be planned, such as by a data set out of reach, why: they stop no other.
+
+    Raises:
+        InputError: bad options; or, the first reason, where nothing can be planned.
+    """
     from sesa_lab.reproduce import known, load, plan
     from sesa_lab.reproduce.declaration import PRESETS
 
@@ -121,9 +132,25 @@ def _plans(chosen: argparse.Namespace) -> list[Plan]:
         raise InputError(f"--preset {chosen.preset!r}; {suggest(chosen.preset, PRESETS)}")
     names = [each for name in chosen.names for each in (known() if name == "all" else [name])]
     seeds = numbers(chosen.seeds) if chosen.seeds else None
-    return [
-        plan(load(name), chosen.preset, Path(chosen.runs), Path(chosen.out), seeds) for name in dict.fromkeys(names)
-    ]
+    asked = list(dict.fromkeys(names))
+    stems = [Path(name).stem for name in asked]
+    for name, stem in zip(asked, stems, strict=True):
+        if stems.count(stem) > 1:
+            raise InputError(
+                f"{name}: two experiments are called {stem!r}, and their reports would lie in one folder; rename one"
+            )
+    found = [load(name) for name in asked]
+    plans, unplanned = [], {}
+    for experiment in found:
+        try:
+            plans.append(plan(experiment, chosen.preset, Path(chosen.runs), Path(chosen.out), seeds))
+        except InputError as error:
+            if len(found) == 1:
+                raise
+            unplanned[experiment.name] = str(error)
+    if not plans:
+        raise InputError(next(iter(unplanned.values())))
+    return plans, unplanned
 
 
 def _images(text: str) -> list[str]:
@@ -149,15 +176,21 @@ def _tell(plan: Plan) -> None:
 
 def _trainer(chosen: argparse.Namespace) -> Any:
     """How runs are trained; None: here."""
-    given = {name: getattr(chosen, name) for name in ("address", "storage")}
+    asked = {name: getattr(chosen, name) for name in ("address", "storage", "cpus", "gpus", "retries")}
+    given = {name: value for name, value in asked.items() if value is not None}
     if chosen.engine == "local":
         for name, value in given.items():
-            if value:
-                raise InputError(f"--{name} {value} has no effect with --engine local; add --engine ray")
+            said = f"{value:g}" if isinstance(value, float) else value
+            raise InputError(f"--{name} {said} has no effect with --engine local; add --engine ray")
         return None
+    if chosen.jobs is not None:
+        raise InputError(
+            f"--jobs {chosen.jobs} has no effect with --engine ray; leave it out: as many runs go side by side as --cpus and"
+            " --gpus leave room for"
+        )
     from sesa_lab.experiments.ray_jobs import execute_on_ray
 
     def train(jobs: Sequence[Job], title: str) -> list[Failure]:
-        return execute_on_ray(jobs, cpus=chosen.cpus, gpus=chosen.gpus, retries=chosen.retries, title=title, **given)
+        return execute_on_ray(jobs, title=title, **given)
 
     return train

@@ -40,11 +40,12 @@ from sesa_lab.statistics import Interval, mean_interval
 Array: TypeAlias = npt.NDArray[np.float64]
 
 METHOD = (
-    "Means and differences have 95 % intervals of Student's t over seeds; differences are paired by seed and task, their p"
-    " values are the paired t test's, by Holm's method corrected over the arms of a measure. `boot` columns, and intervals of"
-    " interquartile means (IQM), are 95 % percentiles of a hierarchical bootstrap (seeds, and tasks within a seed): too narrow"
-    " with ten seeds or fewer. The probability of improvement, that a run of the arm is better than one of the baseline, has"
-    " a bootstrap interval over seeds; [1, 1] only says that no two runs overlapped."
+    "Means and differences have 95 % intervals of Student's t over seeds, which hold the truth as often as they say with few seeds;"
+    " beside them stand 95 % percentile intervals of a hierarchical bootstrap (seeds, and tasks within a seed where values are"
+    " kept by task), too narrow with ten seeds or fewer. Differences are of the runs of one seed on the same tasks; their p values"
+    " are the paired t test's, by Holm's method corrected over the arms of a measure. Interquartile means (IQM, by bootstrap) and"
+    " the probability of improvement, that a run of the arm is better than one of the baseline (bootstrap over seeds; [1, 1] only"
+    " says that no two runs overlapped), are of seeds' means."
 )
 """What ``compare`` does, for a report."""
 
@@ -412,7 +413,7 @@ def _alone(scores: pd.DataFrame, **settings: int) -> dict[str, Any]:
     iqm = aggregate(kept, "iqm", "hierarchical", **settings)
     return {
         "n_seeds": mean.n,
-        "seeds": _in_words(list(kept.index)),
+        "seeds": in_words(list(kept.index)),
         "n_tasks": "-".join(str(count) for count in (counts if len(counts) < 2 else [counts[0], counts[-1]])) or "0",
         **{"mean": mean.mean, "low": mean.low, "high": mean.high, "boot_low": boot.low, "boot_high": boot.high},
         **{"iqm": iqm.mean, "iqm_low": iqm.low, "iqm_high": iqm.high},
@@ -437,8 +438,8 @@ def _against(scores: pd.DataFrame, other: pd.DataFrame | None, suffix: str, **se
     return row
 
 
-def _in_words(seeds: Sequence[Any]) -> str:
-    """``1-3, 7``: neighbours joined from three on; other than whole numbers as they are."""
+def in_words(seeds: Sequence[Any]) -> str:
+    """Seeds as text, ``1-3, 7``: neighbours joined from three on; other than whole numbers as they are."""
     if not all(isinstance(each, int | np.integer) for each in seeds):
         return ", ".join(map(str, seeds))
     runs: list[list[int]] = []

@@ -153,6 +153,18 @@ def captured(monkeypatch: pytest.MonkeyPatch, call: Call) -> Callable[..., Confi
         ("experiment headline --runs OUT --seeds 3-1", "'3-1': expected whole numbers"),
         ("experiment headline --runs OUT --seeds 1,1", "none twice"),
         ("report path_exploration --seeds one", "'one': expected whole numbers"),
+        (
+            "reproduce tour --runs OUT --out OUT --cpus 8",
+            "--cpus 8 has no effect with --engine local; add --engine ray",
+        ),
+        ("reproduce tour --runs OUT --out OUT --gpus 0.5 --dry-run", "--gpus 0.5 has no effect with --engine local"),
+        ("reproduce tour --runs OUT --out OUT --retries 0", "--retries 0 has no effect with --engine local"),
+        ("reproduce tour --runs OUT --out OUT --address auto", "--address auto has no effect with --engine local"),
+        ("reproduce tour --runs OUT --out OUT --storage s3://x", "--storage s3://x has no effect with --engine local"),
+        (
+            "reproduce tour --runs OUT --out OUT --engine ray --jobs 2",
+            "--jobs 2 has no effect with --engine ray; leave it out: as many",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: str, named: str, call: Call, tmp_path: Path) -> None:

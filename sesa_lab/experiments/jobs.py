@@ -256,7 +256,12 @@ class _Crew:
             if runs.in_use(job.folder):
                 continue
             self._elsewhere.remove(job)
-            if finished(job):
+            try:
+                ended = finished(job)
+            except InputError as error:
+                self._settle(job, str(error), None)
+                continue
+            if ended:
                 self._settle(job, None, None)
                 self.bar.update(_weight(job.config) * job.config.run.steps)
             else:
@@ -297,6 +302,8 @@ def finished(job: Job) -> bool:
     run = runs.load(job.folder)
     if _comparable(run.config) != _comparable(job.config):
         raise InputError(f"{job.folder} was made with other settings than its name says; remove the folder")
+    if run.finished:
+        runs.check_sizes(job.folder)
     return run.finished
 
 
@@ -343,8 +350,11 @@ def _train(job: Job, report: Callable[[int, dict[str, Any]], None]) -> tuple[str
             return None, None
         print(f"{_now()} process {os.getpid()}: {job.folder}", flush=True)
         go_on(job, report)
+    except runs.LockedError:
+        return _BUSY, None
     except InputError as error:
-        if runs.in_use(job.folder):
+        begun = isinstance(error, runs.NotEmptyError) and (job.folder / "config.json").is_file()
+        if begun or runs.in_use(job.folder):  # by another invocation, meanwhile, which may have let go of it already
             return _BUSY, None
         print(f"{_now()} failed: {error}", flush=True)
         return str(error), None

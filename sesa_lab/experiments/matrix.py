@@ -13,10 +13,12 @@ import pandas as pd
 
 from sesa_lab import prompts, runs
 from sesa_lab.config import Config
-from sesa_lab.errors import InputError
+from sesa_lab.errors import InputError, short
 from sesa_lab.experiments.jobs import Job
 
 Sections = Mapping[str, Mapping[str, Any]]
+
+_LONGEST = 120  # bytes of an arm's name; with seed and digest a file system takes 255
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,15 @@ def jobs_for(arms: Sequence[Arm], seeds: Sequence[int], base: Sections, folder: 
     The folder's name ends in a digest of the whole config: a changed setting never meets an old run.
 
     Raises:
-        InputError: two arms of one name, no or repeated seeds, or a config that is refused.
+        InputError: two arms of one name, a name that no folder could have, no or repeated seeds, or a config that is refused.
     """
     names = [arm.name for arm in arms]
+    for name in names:
+        if not (name[:1].isalnum() and name.isprintable() and len(name.encode()) <= _LONGEST) or set(name) & set("/\\"):
+            raise InputError(
+                f"an arm is called {short(name)}, expected a letter or digit first and no slash, at most {_LONGEST} bytes:"
+                " run folders are named after it"
+            )
     if len(set(names)) != len(names):
         raise InputError(f"arms must have distinct names, got {names}")
     if not seeds or len(set(seeds)) != len(seeds):

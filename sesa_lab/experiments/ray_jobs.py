@@ -4,34 +4,35 @@ Only the job is shipped: the package must be installed on the cluster, at the ve
 task checks. Without a storage all machines must see the run folders under the paths they have here. With one, a worker trains
 in a folder of its own and copies it there after every checkpoint (``stored_runs``); a task that Ray begins again, since its
 worker or machine was lost, goes on from the last copy, and this machine fetches what has ended.
+
+Several invocations share the work: a run that a process of another one is at is left to it until it lets go of it (the lock of
+the run folder, or ``stored_owner`` in a storage).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 import sesa_lab
-from sesa_lab import prompts, runs
-from sesa_lab.errors import InputError, first_line, writing
+from sesa_lab import runs
+from sesa_lab.errors import InputError, first_line
 from sesa_lab.experiments.jobs import Failure, Job, finished
-from sesa_lab.experiments.ray_worker import Shipped, code, finished_there, work
-from sesa_lab.experiments.stored_runs import Place, Source, absolute, committed
-from sesa_lab.runs import layout
+from sesa_lab.experiments.ray_shipping import Dispatch, write_log
+from sesa_lab.experiments.ray_worker import BUSY, code, work
+from sesa_lab.experiments.stored_owner import BEAT_SECONDS, Watch
+from sesa_lab.experiments.stored_runs import Busy, absolute
 
 STORE_BYTES = 100_000_000
 """Ray's store of objects where we start Ray: jobs and their reasons are all that goes through it."""
-ORIGINS = "begun-at"
-"""Folder of the storage: checkpoints and adapters of other runs that jobs begin at."""
 _FORMAT = "{desc}: {percentage:3.0f}% |{bar:24}| {n}/{total} steps, {elapsed} gone, {remaining} left{postfix}"
 
 Report = Callable[[Job, int], None]
@@ -51,7 +52,9 @@ def execute_on_ray(
 ) -> list[Failure]:
     """Bring every job to its last step on a Ray cluster; finished ones are left alone, half-done ones go on.
 
-    A job that fails stops no other. An interrupt cancels what is not done; what is stored stays, and the same call goes on.
+    A job that fails stops no other. One that another invocation is at is waited for, after all others, and taken over should
+    that one end, or be lost (``stored_owner.LEASE_SECONDS``). An interrupt cancels what is not done; what is stored stays, and
+    the same call goes on.
 
     Args:
         jobs: runs to be had; their order does not change any result.
@@ -77,8 +80,8 @@ def execute_on_ray(
         raise InputError(
             f"cpus = {cpus}, gpus = {gpus}, resources = {resources}, retries = {retries}: expected none below 0"
         )
-    root = None if storage is None else absolute(storage)
-    todo, failures = _prepared(jobs, root)
+    dispatch = Dispatch(None if storage is None else absolute(storage))
+    todo, failures = dispatch.prepared(jobs)
     if not todo:
         return failures
     with _connected(ray, address):
@@ -92,7 +95,7 @@ def execute_on_ray(
             raise InputError(f"Ray refuses gpus = {gpus}, resources = {resources}: {first_line(error)}") from error
         total = sum(job.config.run.steps - job.begins_at for job in todo.values())
         with tqdm(total=total, desc=title, unit="", file=sys.stderr, bar_format=_FORMAT) as bar:
-            crew = _Crew(ray, task, todo, root, bar, report)
+            crew = _Crew(ray, task, todo, dispatch, bar, report)
             crew.run()
     return failures + crew.failures
 
@@ -145,112 +148,6 @@ def _check_room(ray: Any, needed: Mapping[str, float], *, waits: bool) -> None:
     tqdm.write(f"no node of the cluster has {wanted} now; waiting for one that has", file=sys.stderr)
 
 
-# --- before and after, on this machine ------------------------------------------------------------------------------
-
-
-def _prepared(jobs: Sequence[Job], root: str | None) -> tuple[dict[int, Job], list[Failure]]:
-    """Number -> job of those to be run, the largest first; and those that cannot be. What is in the storage is fetched."""
-    owners: dict[str, Job] = {}
-    todo, failures = {}, []
-    for number, job in enumerate(jobs):
-        try:
-            if finished(job):
-                continue
-            if root is not None:
-                url = _url(root, job)
-                if owners.setdefault(url, job).folder != job.folder:
-                    raise InputError(
-                        f"{job.folder} and {owners[url].folder} would both be {url}; give one another name"
-                    )
-                if _is_stored(url, job):
-                    continue
-            todo[number] = job
-        except InputError as error:
-            failures.append(Failure(job, str(error)))
-    return dict(sorted(todo.items(), key=lambda item: -item[1].config.run.steps)), failures
-
-
-def _url(root: str, job: Job) -> str:
-    folder = job.folder.absolute()
-    return f"{root}/{folder.parent.name}/{folder.name}"
-
-
-def _is_stored(url: str, job: Job) -> bool:
-    """Whether the run is finished in the storage, and then it is here; what is here and further than there goes there."""
-    place = Place(url)
-    stored = place.read()
-    if stored is not None and stored.step == job.config.run.steps:
-        _fetch(url, job)
-        return True
-    if (job.folder / layout.CONFIG).is_file():
-        if runs.in_use(job.folder):
-            raise InputError(f"another process is writing {job.folder}; wait for it or end it")
-        here = committed(job.folder)
-        if here is not None and (stored is None or stored.step is None or here[0] > stored.step):
-            place.claim()
-            place.keep(here[1], here[0])
-    return False
-
-
-def _fetch(url: str, job: Job) -> None:
-    """Bring the finished run from the storage into its folder; an ``InputError`` where it is none, or another one."""
-    if job.folder.exists() and runs.in_use(job.folder):
-        raise InputError(f"another process is writing {job.folder}; wait for it or end it")
-
-    def check(came: Path) -> None:
-        if not finished_there(replace(job, folder=came), url):
-            raise InputError(f"{url} holds no finished run; run the same command again, it goes on")
-
-    if Place(url).fetch(job.folder, check) is None:
-        raise InputError(f"{url} holds no run that this machine can see; is it a storage that all machines reach?")
-
-
-def _shipped(number: int, job: Job, root: str | None) -> Shipped:
-    """The job for a worker; what it begins at goes to the storage first."""
-    config, folder = job.config.to_dict(), str(job.folder.absolute())
-    model = job.config.policy.model
-    shipped = Shipped(
-        number, job.arm, job.seed, config, folder, os.getcwd(), local_model=bool(model) and Path(model).is_dir()
-    )
-    if job.origin is not None:
-        shipped = replace(shipped, origin=job.origin.to_dict())
-    if root is None:
-        return shipped
-    shipped = replace(shipped, place=_url(root, job))
-    if job.origin is not None:
-        origin = job.origin.checked()
-        begin = committed(Path(origin.run), origin.step)
-        assert begin is not None  # there is one of that step
-        shipped = replace(shipped, origin_place=_keep_origin(root, Path(origin.run).name, begin[1]))
-    if job.config.policy.adapter:
-        adapter = Path(job.config.policy.adapter)
-        if not adapter.is_dir():
-            raise InputError(
-                f"policy.adapter = {str(adapter)!r}: no folder there on this machine, to be sent to the workers"
-            )
-        files: dict[str, Source] = {
-            file.relative_to(adapter).as_posix(): file for file in adapter.rglob("*") if file.is_file()
-        }
-        shipped = replace(shipped, adapter_place=_keep_origin(root, adapter.name, files))
-    if job.config.policy.prompts:
-        texts = prompts.folder_texts(job.config.policy.prompts, job.config.environment.name)
-        shipped = replace(shipped, prompts=texts)
-    return shipped
-
-
-def _keep_origin(root: str, name: str, files: Mapping[str, Source]) -> str:
-    """URL of the files in the storage, under a name of their content: jobs that begin alike share it."""
-    digest = hashlib.sha256()
-    for path, source in sorted(files.items()):
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        digest.update(f"{path}\n{hashlib.sha256(content).hexdigest()}\n".encode())
-    place = Place(f"{root}/{ORIGINS}/{name}-{digest.hexdigest()[:12]}")
-    if place.read() is None:
-        place.claim()
-        place.keep(files, 0, last=True)
-    return place.url
-
-
 @dataclass
 class _Crew:
     """The tasks of one call, and how far each job is."""
@@ -258,7 +155,7 @@ class _Crew:
     ray: Any
     task: Callable[..., Any]
     todo: Mapping[int, Job]
-    root: str | None
+    dispatch: Dispatch
     bar: Any
     report: Report | None
     failures: list[Failure] = field(default_factory=list)
@@ -268,33 +165,75 @@ class _Crew:
         near = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
         self._news = self.ray.util.queue.Queue(actor_options={"num_cpus": 0, "scheduling_strategy": near})
         self._begun: dict[int, int] = {}  # job -> its last step
+        self._sent: dict[Any, int] = {}  # task -> its job
+        self._elsewhere: dict[int, Watch] = {}  # job that another invocation is at
+        self._next_look = 0.0
         self._ended = 0
 
     def run(self) -> None:
         """Send all jobs, and stay until the last has ended."""
-        waiting: dict[Any, int] = {}
         try:
-            for number, job in self.todo.items():
-                try:
-                    shipped = _shipped(number, job, self.root)
-                except InputError as error:
-                    self._settle(number, str(error), "")
-                    continue
-                named = self.task(name=f"{job.arm} seed {job.seed}")
-                waiting[named.remote(code(), asdict(shipped), self._news)] = number
-            while waiting:
-                ended, _ = self.ray.wait(list(waiting), timeout=0.5)
-                self._listen()
-                for task in ended:
-                    self._settle(waiting.pop(task), *self._outcome(task))
-                busy = len(self._begun.keys() & set(waiting.values()))
-                self.bar.set_postfix_str(f", {self._ended}/{len(self.todo)} runs, {busy} under way")
+            for number in self.todo:
+                self._send(number)
+            while self._sent or self._elsewhere:
+                self._look()
         except BaseException:
-            for task in waiting:
+            for task in self._sent:
                 self.ray.cancel(task)
+            for number in self._begun.keys() & set(self._sent.values()):
+                self.dispatch.let_go(self.todo[number])
             raise
         finally:
             self._news.shutdown(force=True)
+
+    def _look(self) -> None:
+        """Wait for news, for half a second at most."""
+        if not self._sent:
+            time.sleep(0.5)
+        ended, _ = self.ray.wait(list(self._sent), timeout=0.5)
+        self._listen()
+        for task in ended:
+            number = self._sent.pop(task)
+            self._settle(number, *self._outcome(number, task))
+        self._ask_others()
+        busy = len(self._begun.keys() & set(self._sent.values()))
+        words = f", {self._ended}/{len(self.todo)} runs, {busy} under way"
+        if self._elsewhere:
+            words += f", {len(self._elsewhere)} with another invocation"
+        self.bar.set_postfix_str(words)
+
+    def _send(self, number: int, stale: str | None = None) -> None:
+        job = self.todo[number]
+        try:
+            shipped = self.dispatch.shipped(number, job, stale)
+        except Busy as error:
+            self._elsewhere[number] = Watch(error.place)
+        except InputError as error:
+            self._settle(number, str(error))
+        else:
+            named = self.task(name=f"{job.arm} seed {job.seed}")
+            self._sent[named.remote(code(), asdict(shipped), self._news)] = number
+
+    def _ask_others(self) -> None:
+        """Of the jobs that others are at: what they finished has ended, what they let go of, or were lost over, is ours."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + BEAT_SECONDS
+        for number, watch in list(self._elsewhere.items()):
+            job = self.todo[number]
+            try:
+                if runs.in_use(job.folder) or not watch.over():
+                    continue
+                del self._elsewhere[number]
+                if finished(job) or self.dispatch.is_stored(job, watch.seen):
+                    self._settle(number, None)
+                else:
+                    self._send(number, watch.seen)
+            except Busy as error:
+                self._elsewhere[number] = Watch(error.place)
+            except InputError as error:
+                self._elsewhere.pop(number, None)
+                self._settle(number, str(error))
 
     def _listen(self) -> None:
         """Steps that were taken. Should Ray lose the queue, the bar stands still and the runs go on."""
@@ -315,7 +254,7 @@ class _Crew:
         self.bar.update(step - last)
         return True
 
-    def _outcome(self, task: Any) -> tuple[str | None, str]:
+    def _outcome(self, number: int, task: Any) -> tuple[str | None, str]:
         errors = self.ray.exceptions
         try:
             reason, trace = self.ray.get(task)
@@ -326,33 +265,33 @@ class _Crew:
                 " on the cluster?"
             ), str(error)
         except errors.RayError as error:
+            self.dispatch.let_go(self.todo[number])
             return (
                 f"its worker was lost, and so were those of all retries: {type(error).__name__}: {first_line(error)}",
                 "",
             )
 
-    def _settle(self, number: int, reason: str | None, trace: str) -> None:
+    def _settle(self, number: int, reason: str | None, trace: str = "") -> None:
         job = self.todo[number]
-        self._ended += 1
+        if reason == BUSY:
+            self._elsewhere[number] = Watch(self.dispatch.place(job))
+            return
         try:
             if trace:
-                _write_log(job, trace)
-            if reason is None and self.root is not None:
-                _fetch(_url(self.root, job), job)
-            elif reason is None and not finished(job):
+                write_log(job, trace)
+            if reason is None:
+                self.dispatch.fetch(job)
+            if reason is None and not finished(job):
                 reason = (
                     f"it ended on its worker, but {job.folder} is not finished here: no shared folder; give a storage"
                 )
+        except Busy as error:
+            self._elsewhere[number] = Watch(error.place)
+            return
         except InputError as error:
             reason = str(error) if reason is None else reason
+        self._ended += 1
         if reason is None:
             self._step(number, job.config.run.steps)
         else:
-            self.failures.append(Failure(job, reason))
-
-
-def _write_log(job: Job, text: str) -> None:
-    with writing(job.log, "mend the folder's permissions or space"):
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "a", encoding="utf-8") as log:
-            log.write(text.rstrip() + "\n")
+            self.failures.append(self.dispatch.failure(job, reason))

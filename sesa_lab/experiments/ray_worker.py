@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-import time
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError, first_line
 from sesa_lab.experiments.jobs import Job, finished, go_on
-from sesa_lab.experiments.stored_runs import Place, Source, committed
+from sesa_lab.experiments.stored_owner import owned
+from sesa_lab.experiments.stored_runs import Busy, Place, Source, committed
 from sesa_lab.runs import environment, layout
 from sesa_lab.runs.lineage import Lineage
 
-_LOCK_SECONDS = 30  # so long may the lock of a run outlive a killed worker, where file systems are shared
+BUSY = "busy"
+"""In place of a reason: the run is left to another process, which is at it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Shipped:
         adapter_place: URL of the folder ``policy.adapter`` in the storage.
         prompts: file name -> text of what is in the folder ``policy.prompts``.
         local_model: whether ``policy.model`` is a folder on this machine.
+        invocation: whose job it is: a worker of the same one that was at it was lost.
+        stale: another invocation's ``OWNER.json`` that is to be passed over (``stored_owner.owned``).
     """
 
     number: int
@@ -53,6 +58,8 @@ class Shipped:
     adapter_place: str | None = None
     prompts: dict[str, str] | None = None
     local_model: bool = False
+    invocation: str = field(default_factory=lambda: uuid.uuid4().hex)
+    stale: str | None = None
 
 
 def code() -> dict[str, str]:
@@ -70,7 +77,7 @@ def _differs(theirs: Mapping[str, str]) -> str | None:
 
 
 def work(theirs: dict[str, str], shipped: dict[str, Any], news: Any) -> tuple[str | None, str]:
-    """In a task: train or resume; returns the reason of a failure, and the traceback where it is a bug."""
+    """In a task: train or resume; returns the reason of a failure, or ``BUSY``, and the traceback where it is a bug."""
     differs = _differs(theirs)  # before anything is made of what came
     if differs is not None:
         return differs, ""
@@ -88,6 +95,8 @@ def work(theirs: dict[str, str], shipped: dict[str, Any], news: Any) -> tuple[st
                 _train_here(task, tell)
             else:
                 _train_apart(task, task.place, tell)
+    except Busy:
+        return BUSY, ""
     except InputError as error:
         return str(error), ""
     except Exception as error:
@@ -115,18 +124,22 @@ def _job(task: Shipped, folder: Path) -> Job:
 def _train_here(task: Shipped, tell: Callable[[int], None]) -> None:
     """In the run folder itself, on a file system that all machines share."""
     job = _job(task, Path(task.folder))
-    until = time.monotonic() + _LOCK_SECONDS
-    while runs.in_use(job.folder) and time.monotonic() < until:  # of a worker that was killed just now
-        time.sleep(0.2)
-    if not finished(job):
-        go_on(job, lambda step, metrics: tell(step))
+    import_module("sesa_lab.training.loop")  # takes long: before the look at what others have done
+    begun = (job.folder / layout.CONFIG).is_file()
+    try:
+        if not finished(job):
+            go_on(job, lambda step, metrics: tell(step))
+    except InputError as error:
+        # In use: or its lock outlives a killed worker a little. Begun by now: by another process, or it will fail once more.
+        if runs.in_use(job.folder) or (not begun and (job.folder / layout.CONFIG).is_file()):
+            raise Busy(job.folder) from error
+        raise
 
 
 def _train_apart(task: Shipped, url: str, tell: Callable[[int], None]) -> None:
     """In a folder of this worker's own, copied to the storage after every checkpoint."""
     place = Place(url)
-    place.claim()
-    with tempfile.TemporaryDirectory(prefix="sesa-lab-") as scratch:
+    with owned(place, task.invocation, task.stale) as check, tempfile.TemporaryDirectory(prefix="sesa-lab-") as scratch:
         job = _job(task, Path(scratch) / Path(task.folder).name)
         kept = place.fetch(job.folder)
         stored = -1 if kept is None or kept.step is None else kept.step
@@ -144,11 +157,14 @@ def _train_apart(task: Shipped, url: str, tell: Callable[[int], None]) -> None:
                 stored = found[0]
 
         def progress(step: int, metrics: dict[str, Any]) -> None:
+            check()
             keep()
             tell(step)
 
         try:
             go_on(local, progress)
+        except Busy:
+            raise
         except InputError as error:
             raise InputError(str(error).replace(str(job.folder), url)) from error
         keep(last=True)

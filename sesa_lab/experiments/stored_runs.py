@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,7 +55,7 @@ class Manifest:
     """What ``STORED.json`` holds.
 
     Attributes:
-        writer: who may write there now: ``host:pid:token``. Whoever comes later takes over.
+        writer: who may write there now: ``host:pid:token``. Whoever claims it later takes over.
         step: of the last checkpoint; None: nothing is stored yet.
         files: by path within the run folder.
     """
@@ -63,6 +63,18 @@ class Manifest:
     writer: str
     step: int | None
     files: dict[str, Entry]
+
+
+class Busy(InputError):
+    """Another process is at a run.
+
+    Attributes:
+        place: where in a storage; None: it is the run folder that is in use.
+    """
+
+    def __init__(self, where: object, place: Place | None = None) -> None:
+        super().__init__(f"another process is writing {where}; wait for it or end it")
+        self.place = place
 
 
 def absolute(storage: str) -> str:
@@ -197,12 +209,10 @@ class Place:
             last: nothing more will come: every file is brought under its own name.
 
         Raises:
-            InputError: another process has claimed the place since, or the storage cannot be reached.
+            Busy: another process has claimed the place since.
+            InputError: the manifest was removed, or the storage cannot be reached.
         """
-        before = self._manifest()
-        if before is None or before.writer != self.writer:
-            now = "its STORED.json was removed" if before is None else f"{printable(before.writer)} does"
-            raise InputError(f"this process no longer writes {self.url}: {now}; nothing of what is there was changed")
+        before = self._claimed()
         taken = {entry.at for entry in before.files.values()}
         entries = {}
         for path, source in sorted(files.items()):
@@ -216,31 +226,58 @@ class Place:
                 self._put(source, at)
                 known = Entry(said["bytes"], said["sha256"], at)
             entries[path] = known
+        self._claimed()  # still, for that may have taken long
         self._write(Manifest(self.writer, step, entries))
         self._alike = set(entries)
-        self._remove(taken - {entry.at for entry in entries.values()})
+        self._claimed()  # else the manifest may be the former one again: whoever claimed the place had read it before
+        self.remove(taken - {entry.at for entry in entries.values()})
         moved = {path for path, entry in entries.items() if entry.at != path}
         if last and moved:
             for path in moved:  # the file of that name is named no more
                 self._put(files[path], path)
             own = {path: Entry(entry.bytes, entry.sha256, path) for path, entry in entries.items()}
             self._write(Manifest(self.writer, step, own))
-            self._remove({entries[path].at for path in moved})
+            self.remove({entries[path].at for path in moved})
 
-    def _manifest(self) -> Manifest | None:
+    def content(self, name: str) -> bytes | None:
+        """Of one file; None where it is not there."""
         with _reaching(self.url):
             try:
-                content = self._system.cat_file(self._at(MANIFEST))
+                return bytes(self._system.cat_file(self._at(name)))
             except FileNotFoundError:
                 return None
-        return _parsed(content, f"{self.url}/{MANIFEST}")
 
-    def _write(self, manifest: Manifest) -> None:
-        text = json.dumps(asdict(manifest), indent=1) + "\n"
-        half = f".tmp-{MANIFEST}.{self.writer.rpartition(':')[2]}"
+    def move_in(self, text: str, name: str) -> None:
+        """Make ``text`` what the file ``name`` holds, in one go."""
+        half = f".tmp-{name}.{self.writer.rpartition(':')[2]}"
         self._put(text.encode(), half)
         with _reaching(self.url):  # a rename, or of an object store a copy: both all or nothing
-            self._system.mv(self._at(half), self._at(MANIFEST))
+            self._system.mv(self._at(half), self._at(name))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """These files; those that are not there are passed over."""
+        with _reaching(self.url):
+            for name in sorted(names):
+                with contextlib.suppress(FileNotFoundError):
+                    self._system.rm_file(self._at(name))
+
+    def _claimed(self) -> Manifest:
+        """The manifest, which names this process as its writer."""
+        found = self._manifest()
+        if found is None:
+            raise InputError(
+                f"this process no longer writes {self.url}: its {MANIFEST} was removed; run the same command again to begin anew"
+            )
+        if found.writer != self.writer:
+            raise Busy(self.url, self)
+        return found
+
+    def _manifest(self) -> Manifest | None:
+        content = self.content(MANIFEST)
+        return None if content is None else _parsed(content, f"{self.url}/{MANIFEST}")
+
+    def _write(self, manifest: Manifest) -> None:
+        self.move_in(json.dumps(asdict(manifest), indent=1) + "\n", MANIFEST)
 
     def _get(self, path: str, entry: Entry, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -264,12 +301,6 @@ class Place:
                 self._system.pipe_file(target, source)
             else:
                 self._system.put_file(str(source), target)
-
-    def _remove(self, names: set[str]) -> None:
-        with _reaching(self.url):
-            for name in sorted(names):
-                with contextlib.suppress(FileNotFoundError):
-                    self._system.rm_file(self._at(name))
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -14,6 +14,8 @@ DECLARED = Path(__file__).parent / "declared"
 """The experiments that come with the workbench, one file each."""
 PRESETS = ("smoke", "lab", "paper")
 """Sizes: seen to work, in minutes; what is reported, on a laptop; as the paper, on a GPU."""
+BEFORE = "before"
+"""The arm that stands for what the baseline's runs were before their first step."""
 
 _KEYS: dict[str, type] = {
     "title": str,
@@ -85,9 +87,14 @@ def load(name: str) -> Experiment:
     """An experiment by its name, or by the path of its file (which ends in .toml).
 
     Raises:
-        InputError: an unknown name, or a file that cannot be read or says something it should not.
+        InputError: an unknown name, or a file that cannot be read, says something it should not, or is named as one that
+            comes with the workbench.
     """
     own = name.endswith(".toml")
+    if own and Path(name).stem in known() and Path(name).resolve() != (DECLARED / Path(name).name).resolve():
+        raise InputError(
+            f"{name} has the name of an experiment of the workbench, and its report would take that one's place; call it otherwise"
+        )
     if not own and name not in known():
         raise InputError(f"no experiment {name!r}; {suggest(name, known())}; or the path of a file of yours, NAME.toml")
     path = Path(name) if own else DECLARED / f"{name}.toml"
@@ -110,9 +117,11 @@ def _read(path: Path, content: Mapping[str, Any]) -> Experiment:
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}; every experiment says these")
     for key in ("settings", "arms", "presets"):
-        for name, value in content.get(key, {}).items():
-            if not isinstance(value, dict):
-                raise InputError(f"{path}: {key}.{name} = {short(value)}, expected a table [{key}.{name}]")
+        _tables(path, key, content.get(key, {}))
+    for arm, sections in content.get("arms", {}).items():
+        _tables(path, f'arms."{arm}"', sections)
+    for where, options in (("fixed", content.get("fixed", {})), *_presets(content)):
+        _options(path, where, options)
     for key in ("notebooks", "measures"):
         if not all(isinstance(item, str) for item in content.get(key, [])):
             raise InputError(f"{path}: {key} = {short(content[key])}, expected names in quotes")
@@ -127,6 +136,31 @@ def _read(path: Path, content: Mapping[str, Any]) -> Experiment:
         measures=tuple(content.get("measures", ())),
         **{key: value for key, value in content.items() if key not in ("notebooks", "matrix", "measures")},
     )
+
+
+def _presets(content: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(f"presets.{name}", options) for name, options in content["presets"].items()]
+
+
+def _tables(path: Path, where: str, content: Mapping[str, Any]) -> None:
+    """Each value is a table, such as a section of a config."""
+    for name, value in content.items():
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: {where}.{name} = {short(value)}, expected a table [{where}.{name}]")
+
+
+_OPTIONS: dict[str, type] = {"task": str, "arms": str, "matrix": str, "model": str, "bases": list, "settings": dict}
+
+
+def _options(path: Path, where: str, options: Mapping[str, Any]) -> None:
+    """What matrices take; notebooks hold the rest to their own defaults."""
+    for name, kind in _OPTIONS.items():
+        value = options.get(name, kind())
+        if not isinstance(value, kind):
+            raise InputError(f"{path}: {where}.{name} = {short(value)}, expected a {_WORDS[kind]}")
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise InputError(f"{path}: {where}.{name} = {short(value)}, expected texts in quotes")
+    _tables(path, f"{where}.settings", options.get("settings", {}))
 
 
 _WORDS: dict[type, str] = {str: "text in quotes", list: "list", dict: "table"}

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sesa_lab.errors import InputError, short, suggest
-from sesa_lab.experiments import collapse_lab, own_data, stages
+from sesa_lab.experiments import agents, collapse_lab, own_data, stages
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import Arm, jobs_for
-from sesa_lab.reproduce.declaration import Experiment
+from sesa_lab.reproduce.declaration import BEFORE, Experiment
 
 Waves = list[list[Job]]
 Options = Mapping[str, Any]
@@ -31,8 +31,13 @@ def _revival(experiment: Experiment, folder: Path, seeds: Sequence[int], options
 
 def _agents(experiment: Experiment, folder: Path, seeds: Sequence[int], options: Options) -> Waves:
     task = options.get("task", "")
+    if task not in agents.LIMITS:
+        raise InputError(f"{experiment.path}: task = {task!r}; {suggest(task, list(agents.LIMITS))}")
+    bases = options.get("bases", ["habit"])
+    if len(set(bases)) != len(bases):
+        raise InputError(f"{experiment.path}: bases = {short(bases)}, expected none twice")
     given = {name: options[name] for name in own_data.PARAMETERS if name in options}
-    chosen = own_data.chosen(task, options.get("bases", ["habit"]), options.get("settings", {}), **given)
+    chosen = own_data.chosen(task, bases, options.get("settings", {}), **given)
     arms = options.get("arms", "headline")
     return [
         [
@@ -50,6 +55,10 @@ def _switching(experiment: Experiment, folder: Path, seeds: Sequence[int], optio
 def _arms(experiment: Experiment, folder: Path, seeds: Sequence[int], options: Options) -> Waves:
     if not experiment.arms:
         raise InputError(f"{experiment.path} has no [arms.NAME]: matrix 'arms' is made of them")
+    if BEFORE in experiment.arms:
+        raise InputError(
+            f"{experiment.path}: arms.{BEFORE} has the name of what runs were before training; call it otherwise"
+        )
     arms = [Arm(name, changes) for name, changes in experiment.arms.items()]
     settings = {**experiment.settings}
     settings["run"] = {**settings.get("run", {}), "steps": options["steps"]}

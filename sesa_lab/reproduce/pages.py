@@ -50,7 +50,7 @@ def _numbers(plan: Plan, found: Mapping[str, Any]) -> Any:
     if len(words):
         for group, part in words.groupby("group", sort=False):
             cells.append(_table(f"## Estimates: {group}", part.drop(columns="group")))
-        runs = pd.DataFrame(found["runs"]).dropna(axis="columns", how="all")
+        runs = pd.DataFrame(found["runs"]).drop(columns="reached").dropna(axis="columns", how="all")
         if "commit" in runs:
             runs["commit"] = runs["commit"].map(short_commit, na_action="ignore")
         more = f" (the first {_MOST_RUNS} of {len(runs)})" if len(runs) > _MOST_RUNS else ""
@@ -93,6 +93,8 @@ def figures(executed: Sequence[Path], folder: Path, kinds: Sequence[str]) -> lis
                 kaleido.write_fig_sync(figure, written[-1], opts={"format": kind, **size})
     except Exception as error:  # of chromium, by whatever name
         name = str(written[-1]) if written else "images"
+        for path in written:  # all of a kind, or none
+            path.unlink(missing_ok=True)
         remedy = "install chromium, or leave --images out"
         raise InputError(f"cannot draw {name}: {first_line(error)}; {remedy}") from error
     finally:

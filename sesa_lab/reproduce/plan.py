@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sesa_lab.comparisons import in_words
 from sesa_lab.config import numbers
 from sesa_lab.errors import InputError, short, suggest
 from sesa_lab.experiments.jobs import Job
@@ -15,6 +16,7 @@ from sesa_lab.reports.parameters import check
 from sesa_lab.reports.run_notebooks import defaults
 from sesa_lab.reproduce.declaration import Experiment
 from sesa_lab.reproduce.matrices import MATRICES, Waves, waves
+from sesa_lab.reproduce.values import WORDS
 
 SHARED = ("seeds", "steps")
 
@@ -67,11 +69,13 @@ def plan(
         experiment: what is asked.
         preset: one of its sizes.
         runs: where run folders are.
-        reports: where reports are; this one's lies in ``reports / preset / name``.
+        reports: where reports are; this one's lies in ``reports / preset / name``, that of given seeds in ``reports /
+            preset-seeds-0-4 / name``: a look at one seed takes no other report's place.
         seeds: in the place of the preset's.
 
     Raises:
-        InputError: a preset or seeds that it does not have, options that neither the matrix nor a notebook takes.
+        InputError: a preset or seeds that it does not have, options that neither the matrix nor a notebook takes, measures
+            that are none, or runs that could not be compared with the base policy.
     """
     options = experiment.at(preset)
     own = _seeds(experiment, options.pop("seeds", None))
@@ -90,8 +94,17 @@ def plan(
             raise InputError(
                 f"{experiment.path}: neither its matrix nor its notebooks take {name!r}; {suggest(name, list(taken))}"
             )
-    folder = reports / preset / experiment.name
-    given = {path: _parameters(experiment, path, names, chosen, options, runs, folder) for path, names in known.items()}
+    for measure in experiment.measures:
+        if measure not in WORDS:
+            raise InputError(f"{experiment.path}: measures has {measure!r}; {suggest(measure, list(WORDS))}")
+    if experiment.baseline and not experiment.base:
+        _check_before(experiment, made)
+    size = preset if seeds is None else f"{preset}-seeds-{in_words(chosen).replace(' ', '')}"
+    folder = reports / size / experiment.name
+    given = {
+        path: _parameters(experiment, path, names, chosen, {**options, "preset": preset}, runs, folder)
+        for path, names in known.items()
+    }
     return Plan(experiment, preset, chosen, options, made, given, folder, runs)
 
 
@@ -107,7 +120,6 @@ def _parameters(
     """Of the options those that a notebook takes; folders relative to it, so that an executed one can be moved with them."""
     here = runs / "agents" if experiment.matrix == "agents" else runs
     offered: dict[str, Any] = {**options, "runs": os.path.relpath(here, notebook.parent)}
-    offered["preset"] = folder.parent.name
     offered["experiment"] = os.path.relpath(experiment.path, notebook.parent)
     offered["reports"] = os.path.relpath(folder.parent, notebook.parent)
     if seeds:
@@ -115,6 +127,16 @@ def _parameters(
     given = {name: value for name, value in offered.items() if name in known}
     check(given, known, f"{experiment.path.name}, {notebook.name}")
     return given
+
+
+def _check_before(experiment: Experiment, made: Waves) -> None:
+    """What the baseline's runs were before training stands for the base policy: on the tasks that trained arms are judged on."""
+    for job in (job for wave in made for job in wave):
+        if job.arm == experiment.baseline and job.config.evaluation.test_tasks:
+            raise InputError(
+                f"{experiment.path}: runs are judged on test tasks (evaluation.test_tasks is not 0), which the base policy is not;"
+                ' add an arm of no steps, [arms.base.run] steps = 0, and name it: base = "base"'
+            )
 
 
 def _seeds(experiment: Experiment, given: Any) -> list[int]:

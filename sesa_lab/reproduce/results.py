@@ -14,8 +14,9 @@ from sesa_lab import comparisons, runs, statistics
 from sesa_lab.errors import InputError, writing
 from sesa_lab.experiments.jobs import Failure, Job
 from sesa_lab.reproduce import values as of_runs
+from sesa_lab.reproduce.declaration import BEFORE
 from sesa_lab.reproduce.plan import Plan
-from sesa_lab.reproduce.values import BEFORE, BY_TASK, COUNTED, TIMED
+from sesa_lab.reproduce.values import BY_TASK, COUNTED, TIMED
 from sesa_lab.runs import environment
 from sesa_lab.runs.files import write_atomic
 
@@ -23,7 +24,7 @@ JSON, CSV, LATEX = "results.json", "results.csv", "results.tex"
 REMEDY = "mend the folder's permissions or space and give the same command again; runs are kept"
 SCHEMA = 1
 """Of results.json; it grows where a reader of older files would misread new ones."""
-_NUMBERS = ("mean", "iqm", "diff", "diff_base", "poi")
+_WHOLE = ("title", "question", "preset", "seeds", "command", "made", "runs", "failed")
 
 
 def work_out(plan: Plan, failures: Sequence[Failure], command: str) -> dict[str, Any]:
@@ -107,8 +108,10 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
         ):  # fmt: skip
             words[title] = interval(row, name, int(row.get("n_pairs") or 0) if name in ("diff", "poi") else n)
         p = row.get("p_holm")
+        words["mean, bootstrap"], words["over baseline RL, bootstrap"] = bounds(row, "boot"), bounds(row, "diff_boot")
         words["p (Holm)"] = "" if p is None or not math.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
-        words["n"] = str(n)
+        pairs = int(row.get("n_pairs") or 0)
+        words["n"] = f"{n} ({pairs} pairs)" if 0 < pairs < n else str(n)
         words["seeds"] = str(row["seeds"])
         rows.append(words)
     return pd.DataFrame(rows)
@@ -124,6 +127,17 @@ def interval(row: dict[str, Any], name: str, n: int) -> str:
     return statistics.text(mean, low, high, n).rpartition(" (")[0]
 
 
+def bounds(row: dict[str, Any], name: str) -> str:
+    """``[0.66, 0.75]``; empty where there is no interval."""
+    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
+    if any(end is None or not math.isfinite(end) for end in ends):
+        return ""
+    low, high = (
+        statistics.text(float(end), math.nan, math.nan, 0).rpartition(" (")[0] for end in ends if end is not None
+    )
+    return f"[{low}, {high}]"
+
+
 def write(found: dict[str, Any], plan: Plan) -> None:
     """results.json, results.csv (all estimates) and results.tex (those that the experiment names), each whole or not at all.
 
@@ -132,7 +146,7 @@ def write(found: dict[str, Any], plan: Plan) -> None:
     """
     table = pd.DataFrame(found["estimates"])
     words = in_words(chosen(plan, table))
-    shown = words.drop(columns=["IQM"], errors="ignore")
+    shown = words.drop(columns=["IQM", "mean, bootstrap", "over baseline RL, bootstrap"], errors="ignore")
     put(plan.folder / CSV, table.to_csv(index=False).encode())
     put(plan.folder / LATEX, (comparisons.latex(shown) if len(shown) else "").encode())
     put(plan.folder / JSON, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
@@ -153,8 +167,11 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not isinstance(found["estimates"], list):
+        if not isinstance(found, dict) or not isinstance(found.get("estimates"), list):
             raise ValueError("it holds no estimates")
+        missing = [name for name in _WHOLE if name not in found]
+        if missing and found.get("schema") == SCHEMA:
+            raise ValueError(f"it has no {', '.join(missing)}")
     except FileNotFoundError:
         raise InputError(f"no results at {path}; make them with `sesa-lab reproduce`") from None
     except (OSError, ValueError, KeyError) as error:
@@ -169,4 +186,6 @@ def comparable(found: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in found.items() if key not in ("made", "command")}
     kept["estimates"] = [row for row in found["estimates"] if row["measure"] not in TIMED]
     kept["runs"] = [{k: v for k, v in run.items() if k not in ("cpu", "gpu", "commit")} for run in found["runs"]]
+    for run in kept["runs"]:
+        run["reached"] = {name: value for name, value in run.get("reached", {}).items() if name not in TIMED}
     return kept

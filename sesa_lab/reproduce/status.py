@@ -9,7 +9,7 @@ import pandas as pd
 from sesa_lab import runs
 from sesa_lab.errors import InputError
 from sesa_lab.experiments.jobs import Job, finished
-from sesa_lab.reproduce import pages
+from sesa_lab.reproduce import pages, results
 from sesa_lab.reproduce.plan import Plan
 from sesa_lab.reproduce.work import up_to_date
 
@@ -18,10 +18,15 @@ STATES = ("finished", "running", "half", "missing", "damaged")
 
 
 def status(plans: Sequence[Plan]) -> pd.DataFrame:
-    """One row an experiment: its runs by state, and its report: ``up to date``, ``to be made anew`` or ``none``."""
+    """One row an experiment: its runs by state, and its report: ``up to date``, ``to be made anew`` or ``none``.
+
+    ``failed`` counts, among those that are not finished, the runs that the last report found failed.
+    """
     rows = []
     for plan in plans:
         found = [state(job) for job in plan.jobs]
+        lost = _failed(plan)
+        failed = sum(job.folder.name in lost and each != "finished" for job, each in zip(plan.jobs, found, strict=True))
         report = plan.folder / pages.REPORT
         said = "none" if not report.is_file() else "up to date" if up_to_date(plan) else "to be made anew"
         rows.append(
@@ -29,10 +34,19 @@ def status(plans: Sequence[Plan]) -> pd.DataFrame:
                 "experiment": plan.name,
                 "runs": len(found),
                 **{name: found.count(name) for name in STATES},
+                "failed": failed,
                 "report": said,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _failed(plan: Plan) -> set[str]:
+    """Names of the run folders that the results which lie there call failed."""
+    try:
+        return {str(each["folder"]) for each in results.read(plan.folder / results.JSON)["failed"]}
+    except InputError:
+        return set()
 
 
 def state(job: Job) -> str:

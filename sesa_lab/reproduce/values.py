@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sesa_lab import runs
+from sesa_lab.errors import InputError
 from sesa_lab.experiments.agent_tables import MEASURES, with_training
 from sesa_lab.experiments.agents import LABELS as AGENTS
 from sesa_lab.experiments.jobs import Job
 from sesa_lab.experiments.matrix import digest
 from sesa_lab.experiments.path_exploration import LABELS as PATH
+from sesa_lab.reproduce.declaration import BEFORE
 
 BY_TASK = "success_by_task"
 """The policy's probability of success on each validation task (in Path Exploration, its one task) after the last step."""
@@ -28,8 +30,6 @@ COUNTED = ("tokens_total", "seconds_total", "tokens_trained")
 """Measures of cost: they are told, and not compared."""
 TIMED = ("seconds_total",)
 """Measures that differ from one execution of a run to the next."""
-BEFORE = "before"
-"""The arm that stands for what the baseline's runs were before their first step."""
 
 
 def label(arm: str) -> str:
@@ -75,7 +75,12 @@ def _rows(job: Job, arm: str, run: runs.Run, step: int) -> pd.DataFrame:
     if len(tests) and step == run.config.run.steps:
         row = with_training(tests[~tests["guided"].astype(bool)], job, run).iloc[-1]
     else:
-        row = run.evaluations[run.evaluations["step"] == step].iloc[-1]
+        evaluated = run.evaluations[run.evaluations["step"] == step]
+        if not len(evaluated):
+            raise InputError(
+                f"{job.folder} has no evaluation of step {step}, though it says it took it; remove the folder"
+            )
+        row = evaluated.iloc[-1]
     names = [name for name in WORDS if name in row.index and pd.notna(row[name])]
     found = pd.DataFrame({"task": -1, "measure": names, "value": [float(row[name]) for name in names]})
     answers = run.read_answers(["task", "probability", "success"], [step])
@@ -87,7 +92,10 @@ def _rows(job: Job, arm: str, run: runs.Run, step: int) -> pd.DataFrame:
 
 
 def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> list[dict[str, object]]:
-    """Of each run: folder, arm, seed, commit (``+``: the checkout had changes), a digest of its config, and its machine."""
+    """Of each run: folder, arm, seed, commit (``+``: the checkout had changes), a digest of its config, its machine.
+
+    And what it ``reached``: measure -> value, so that a run that is gone can still be compared with any other.
+    """
     return [
         {
             "folder": f"{job.folder.parent.name}/{job.folder.name}",
@@ -98,9 +106,16 @@ def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> list[dict[str, obj
             "steps": run.config.run.steps,
             "cpu": run.environment.get("cpu"),
             "gpu": run.environment.get("gpu"),
+            "reached": _reached(job, run),
         }
         for job, run in zip(jobs, loaded, strict=True)
     ]
+
+
+def _reached(job: Job, run: runs.Run) -> dict[str, float]:
+    rows = _rows(job, job.arm, run, run.config.run.steps)
+    means = rows[rows["task"] == -1]
+    return dict(zip(means["measure"], means["value"], strict=True))
 
 
 def ks_of(loaded: Sequence[runs.Run]) -> tuple[int, ...]:

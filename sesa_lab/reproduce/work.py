@@ -6,16 +6,19 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sesa_lab.errors import InputError, NotebookError, writing
+from sesa_lab.errors import InputError, NotebookError, first_line, writing
 from sesa_lab.experiments.jobs import Failure, Job, attempt
 from sesa_lab.reports.run_notebooks import execute
 from sesa_lab.reproduce import pages, results
+from sesa_lab.reproduce.declaration import DECLARED
 from sesa_lab.reproduce.plan import Plan
 
 Trainer = Callable[[Sequence[Job], str], list[Failure]]
@@ -76,8 +79,12 @@ def reproduce(
                 _report(plan, outcome, images, command)
             except (InputError, NotebookError) as error:
                 outcome.broken[plan.name] = str(error)
+            except Exception as error:  # a bug in one report costs no other
+                traceback.print_exc()
+                outcome.broken[plan.name] = f"{type(error).__name__}: {first_line(error)} (a bug; traceback above)"
     for folder in dict.fromkeys(plan.folder.parent for plan in plans):
-        pages.index(folder)
+        with _alone(folder):
+            pages.index(folder)
     return outcome
 
 
@@ -112,9 +119,11 @@ def _needed(job: Job) -> Path | None:
 def _report(plan: Plan, outcome: Outcome, images: Sequence[str], command: str) -> None:
     own = {job.folder for job in plan.jobs}
     failed = [failure for failure in outcome.failures if failure.job.folder in own]
-    stamp = _stamp(plan, failed, images)
+    stamp = _stamp(plan, failed)
     if _fresh(plan, stamp):
-        outcome.kept.append(plan.name)
+        drawn = pages.figures(_executed(plan), plan.folder / pages.FIGURES, _undrawn(plan, images))
+        if not drawn:
+            outcome.kept.append(plan.name)
         outcome.reports.append(plan.folder / pages.REPORT)
         return
     with contextlib.suppress(FileNotFoundError):
@@ -129,8 +138,10 @@ def _report(plan: Plan, outcome: Outcome, images: Sequence[str], command: str) -
     executed = _execute(plan)
     report = pages.report(plan, executed, found)
     results.write(found, plan)
-    pages.figures(executed, plan.folder / pages.FIGURES, images)
+    with writing(plan.folder, results.REMEDY), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(plan.folder / pages.FIGURES)  # of another report
     results.put(plan.folder / STAMP, json.dumps(stamp).encode())
+    pages.figures(executed, plan.folder / pages.FIGURES, images)
     outcome.reports.append(report)
 
 
@@ -141,12 +152,24 @@ def _execute(plan: Plan) -> list[Path]:
     executed = []
     with writing(folder, results.REMEDY):
         folder.mkdir(exist_ok=True)
+        if fresh.is_dir():  # a failed notebook was left here to be read
+            shutil.rmtree(fresh)
         for number, (notebook, parameters) in enumerate(plan.notebooks.items(), start=1):
             print(f"{plan.name}: notebook {number} of {len(plan.notebooks)}", file=sys.stderr, flush=True)
             made = execute(notebook, fresh / notebook.name, parameters)
             executed.append(made.replace(folder / notebook.name))
         fresh.rmdir()
     return executed
+
+
+def _executed(plan: Plan) -> list[Path]:
+    """The notebooks of the report that is there."""
+    return [plan.folder / pages.EXECUTED / notebook.name for notebook in plan.notebooks]
+
+
+def _undrawn(plan: Plan, images: Sequence[str]) -> list[str]:
+    """Kinds of images that the report that is there does not have yet."""
+    return [kind for kind in images if not any((plan.folder / pages.FIGURES).glob(f"*.{kind}"))]
 
 
 def _fresh(plan: Plan, stamp: dict[str, Any]) -> bool:
@@ -158,15 +181,11 @@ def _fresh(plan: Plan, stamp: dict[str, Any]) -> bool:
 
 
 def up_to_date(plan: Plan) -> bool:
-    """Whether the report that lies there is of the runs, notebooks, parameters and code as they are; images are not asked for."""
-    try:
-        there = json.loads((plan.folder / STAMP).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(there, dict) and _fresh(plan, _stamp(plan, [], there.get("images", [])))
+    """Whether the report that lies there is of the runs, notebooks, parameters and code as they are."""
+    return _fresh(plan, _stamp(plan, []))
 
 
-def _stamp(plan: Plan, failed: Sequence[Failure], images: Sequence[str]) -> dict[str, Any]:
+def _stamp(plan: Plan, failed: Sequence[Failure]) -> dict[str, Any]:
     """What a report is made from."""
     lost = {failure.job.folder for failure in failed}
     made = hashlib.sha256()
@@ -182,22 +201,22 @@ def _stamp(plan: Plan, failed: Sequence[Failure], images: Sequence[str]) -> dict
     said = plan.experiment.path.read_text(encoding="utf-8")
     stamp = {
         "runs": made.hexdigest(), "notebooks": books, "parameters": parameters, "declared": said, "code": _code(),
-        "images": list(images),
     }  # fmt: skip
     return dict(json.loads(json.dumps(stamp)))
 
 
 def _code() -> str:
-    """A digest of the package's own sources."""
+    """A digest of the package's own files: sources, claims, templates, styles; each experiment's file counts for itself."""
     package, found = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        found.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.parent != DECLARED:
+            found.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return found.hexdigest()
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds the lock of a report's folder; where another call has it, waits and says so."""
+    """Holds the lock of a folder of reports; where another call has it, waits and says so."""
     with writing(folder, _REMEDY), open(folder / LOCK, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

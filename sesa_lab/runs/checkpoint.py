@@ -101,6 +101,26 @@ def verified(path: Path, step: int) -> State:
     return _verified(path, step, own, "restore it from a copy")
 
 
+def check_sizes(path: Path) -> None:
+    """A look at whether what the newest checkpoint committed is still there: sizes, not contents. Quick, for many runs.
+
+    Raises:
+        InputError: metrics.jsonl or a part of it is missing or of another size.
+    """
+    found = layout.checkpoints(path)
+    if not found:
+        return
+    own = found[-1][1]
+    remedy = "restore it from a copy, or remove the run folder to have it made anew"
+    state = _read(own, remedy)
+    sizes = {name: entry["bytes"] for name, entry in state.parts.items()}
+    for name, expected in {**sizes, layout.METRICS: state.metrics_bytes}.items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else 0
+        if size < expected or (name in sizes and size > expected):
+            raise InputError(f"{file} has {size} bytes, but had {expected} when {own} was written; {remedy}")
+
+
 def _verified(path: Path, step: int, own: Path, remedy: str) -> State:
     state = _read(own, remedy)
     if state.step != step:

@@ -13,6 +13,8 @@ from typing import Any
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "sesa_lab")
 PROJECT = Path(__file__).resolve().parents[2]
+RESULTS = "reports"
+"""Of a checkout: what is written from runs. A change there is no change of what makes runs."""
 
 
 def facts(seed: int) -> dict[str, Any]:
@@ -59,13 +61,13 @@ def short_commit(commit: str) -> str:
 
 
 def git(folder: Path) -> dict[str, Any] | None:
-    """``{"commit": hash, "dirty": bool}`` of the checkout whose root is ``folder``; None where it is none.
+    """``{"commit": hash, "dirty": bool}`` of the checkout whose root is ``folder``, but for ``RESULTS``; None where it is none.
 
     An installed copy inside somebody else's repository is not that repository's commit, hence the root.
     """
     root = _git(folder, "rev-parse", "--show-toplevel")
     commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain")
+    changes = _git(folder, "status", "--porcelain", "--", ".", f":(exclude){RESULTS}")
     if root is None or commit is None or changes is None or Path(root).resolve() != folder.resolve():
         return None
     return {"commit": commit, "dirty": bool(changes)}

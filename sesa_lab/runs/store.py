@@ -227,9 +227,17 @@ class RunWriter:
         return f"{where}: mend space or permissions, then `sesa-lab resume {self.path}`"
 
 
+class NotEmptyError(InputError):
+    """A run was to begin in a folder that holds something, perhaps a run that another process began meanwhile."""
+
+
+class LockedError(InputError):
+    """Another process is writing the run folder."""
+
+
 def _check_empty(path: Path) -> None:
     if set(os.listdir(path)) - UNBORN:
-        raise InputError(
+        raise NotEmptyError(
             f"{path} exists and is not empty; continue its run with `sesa-lab resume {path}`, or choose another --out"
         )
 
@@ -243,7 +251,7 @@ def _locked(path: Path) -> Iterator[int]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise InputError(
+            raise LockedError(
                 f"another process (pid {holder}) is writing {path}; wait for it or end it, or choose another --out"
             ) from error
         os.ftruncate(handle, 0)

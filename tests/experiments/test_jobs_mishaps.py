@@ -53,6 +53,39 @@ def test_a_damaged_folder_is_told_and_stops_no_other(tmp_path: Path, monkeypatch
         execute([job])
 
 
+def test_a_run_that_another_invocation_began_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is still at it, or took all steps and let go before this one could begin."""
+    job = of(tmp_path, [0])[0]
+    monkeypatch.setattr(module, "finished", lambda job: False)  # it was not there when this one looked
+    monkeypatch.setattr(module, "go_on", lambda job, report: runs.RunWriter.create(job.folder, job.config))
+    with runs.RunWriter.create(job.folder, job.config):
+        assert module._train(job, lambda *_: None) == (module._BUSY, None)
+    assert not runs.in_use(job.folder)
+    assert module._train(job, lambda *_: None) == (module._BUSY, None)
+    (job.folder / "config.json").unlink()
+    said, _ = module._train(job, lambda *_: None)
+    assert said is not None and "exists and is not empty" in said, "what is in the way is no run"
+
+
+def test_a_run_that_has_lost_what_it_committed_is_told(tmp_path: Path) -> None:
+    job = of(tmp_path, [0])[0]
+    execute([job])
+    metrics = job.folder / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match=r"metrics\.jsonl has \d+ bytes, but had \d+ when .* or remove the run folder"):
+        finished(job)
+    (failure,) = attempt([job])
+    assert "metrics.jsonl" in failure.reason
+    metrics.write_bytes(whole)
+    assert finished(job)
+    next((job.folder / "rollouts").iterdir()).unlink()
+    with pytest.raises(InputError, match=r"rollouts/.* has 0 bytes"):
+        finished(job)
+
+
 def test_a_lock_is_seen_while_it_is_held(tmp_path: Path) -> None:
     job = of(tmp_path, [0])[0]
     assert not runs.in_use(job.folder)

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import sesa_lab
 from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
-from sesa_lab.experiments import ray_jobs, ray_worker
+from sesa_lab.experiments import ray_jobs, ray_worker, stored_owner
 from sesa_lab.experiments.jobs import Job, execute
 from sesa_lab.experiments.ray_jobs import execute_on_ray
+from sesa_lab.experiments.ray_shipping import Dispatch
+from sesa_lab.experiments.stored_owner import OWNER, owner
 from sesa_lab.experiments.stored_runs import MANIFEST
 from sesa_lab.runs.lineage import find
 from sesa_lab.training.loop import resume, revive, train
@@ -288,6 +291,204 @@ def test_an_interrupt_cancels_and_what_is_stored_stays(connected: str, model: Pa
     assert max(len(times_resumed(job.folder)) for job in begun) == 1
 
 
+class News:
+    """Of a worker in this process: what it says of its steps, and what is done at each."""
+
+    def __init__(self, look: Callable[[int], None] = lambda step: None) -> None:
+        self.steps: list[int] = []
+        self._look = look
+
+    def put_nowait(self, said: tuple[int, int]) -> None:
+        self.steps.append(said[1])
+        self._look(said[1])
+
+
+def working(dispatch: Dispatch, job: Job, news: News, stale: str | None = None) -> tuple[str | None, str]:
+    return ray_worker.work(ray_worker.code(), asdict(dispatch.shipped(0, job, stale)), news)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False], ids=["shared folders", "a storage"])
+def test_a_run_that_another_invocation_is_at_is_left_to_it(model: Path, tmp_path: Path, shared: bool) -> None:
+    here, root = job(tmp_path / "here", "nested", config(model)), None if shared else f"file://{tmp_path}/storage"
+    first, second, third = (Dispatch(root) for _ in range(3))
+    shipped = asdict(second.shipped(0, here))
+    answers: list[tuple[str | None, str]] = []
+
+    def other(step: int) -> None:
+        answers.append(ray_worker.work(ray_worker.code(), shipped, None))
+
+    news = News(other)
+    assert working(first, here, news) == (None, "") and news.steps == [1, 2, 3, 4]
+    last = None if shared else ray_worker.BUSY  # what is committed in the folder itself is finished
+    assert answers == [(ray_worker.BUSY, "")] * 3 + [(last, "")]
+    again = News()
+    assert working(second, here, again) == (None, "") and again.steps == [], "finished by the other one is finished"
+    third.fetch(here)
+    assert times_resumed(here.folder) == []
+    [apart] = moved([here], tmp_path / "local")
+    alone([apart])
+    assert_equal_runs(here.folder, apart.folder)
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_taken_over_from_stops_and_says_no_reason(model: Path, tmp_path: Path) -> None:
+    """As where it was cut off from the storage for longer than a lease."""
+    here, root = job(tmp_path / "here", "robbed", config(model, steps=6)), f"file://{tmp_path}/storage"
+    first, second, late = Dispatch(root), Dispatch(root), News()
+    place = first.place(here)
+    assert place is not None
+
+    def robbed(step: int) -> None:
+        if step == 3:
+            assert working(second, here, late, owner(place)) == (None, "")
+
+    early = News(robbed)
+    assert working(first, here, early) == (ray_worker.BUSY, "")
+    assert early.steps == [1, 2, 3] and late.steps == [3, 4, 5, 6], "it went on from the checkpoint of step 2"
+    assert owner(place) is None and second.is_stored(here)
+    [apart] = moved([here], tmp_path / "local")
+    alone([apart])
+    assert_equal_runs(here.folder, apart.folder)
+
+
+@pytest.mark.slow
+def test_a_run_that_another_one_finished_while_this_one_was_starting_is_no_failure(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, dispatch = job(tmp_path / "here", "late", config(model)), Dispatch(None)
+
+    def late(job: Job, report: Any) -> None:
+        alone([job])
+        train(job.config, job.folder)  # as begun before that
+
+    monkeypatch.setattr(ray_worker, "go_on", late)
+    assert working(dispatch, here, News()) == (ray_worker.BUSY, ""), "to be looked at once more"
+    assert working(dispatch, here, News()) == (None, "")
+
+    bad = job(tmp_path / "here", "bad", config(model))
+
+    def failing(job: Job, report: Any) -> None:
+        if not job.folder.exists():
+            runs.RunWriter.create(job.folder, job.config, {}).close()
+        raise InputError("disk full")
+
+    monkeypatch.setattr(ray_worker, "go_on", failing)
+    assert [working(dispatch, bad, News()) for _ in range(2)] == [(ray_worker.BUSY, ""), ("disk full", "")]
+
+
+SECOND = """
+import json, sys
+from pathlib import Path
+from sesa_lab.config import Config
+from sesa_lab.experiments.jobs import Job
+from sesa_lab.experiments.ray_jobs import execute_on_ray
+from sesa_lab.training import loop
+given = json.loads(sys.argv[1])
+jobs = [Job(arm, seed, Config.from_dict(config), Path(folder)) for arm, seed, config, folder in given["jobs"]]
+steps = []
+print("ready", flush=True)
+sys.stdin.readline()
+told = lambda job, step: steps.append([job.folder.name, step])
+failures = execute_on_ray(jobs, address=given["address"], storage=given["storage"], cpus=0.5, report=told)
+print(json.dumps({"steps": steps, "failures": [failure.reason for failure in failures]}), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False], ids=["shared folders", "a storage"])
+def test_two_invocations_share_the_work(connected: str, model: Path, tmp_path: Path, shared: bool) -> None:
+    jobs = [job(tmp_path / "here", "both", config(model, seed=seed, steps=12)) for seed in range(3)]
+    storage = None if shared else f"file://{tmp_path}/storage"
+    told = [(job.arm, job.seed, job.config.to_dict(), str(job.folder)) for job in reversed(jobs)]
+    given = json.dumps({"jobs": told, "address": connected, "storage": storage})
+    second = subprocess.Popen(
+        [sys.executable, "-c", SECOND, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with second:
+        assert second.stdout is not None and second.stdin is not None
+        assert second.stdout.readline() == "ready\n"
+        second.stdin.write("go\n")
+        second.stdin.flush()
+        steps: list[tuple[str, int]] = []
+        failures = execute_on_ray(
+            jobs,
+            address=connected,
+            storage=storage,
+            cpus=0.5,
+            report=lambda job, step: steps.append((job.folder.name, step)),
+        )
+        assert failures == []
+        assert all(runs.load(job.folder).finished for job in jobs)
+        others = json.loads(second.stdout.readline())
+    assert second.returncode == 0 and others["failures"] == []
+    taken = sorted([*steps, *((name, step) for name, step in others["steps"])])
+    assert taken == sorted((job.folder.name, step) for job in jobs for step in range(1, 13)), "each step by one of them"
+    assert [times_resumed(job.folder) for job in jobs] == [[], [], []]
+    [apart] = moved(jobs[:1], tmp_path / "local")
+    alone([apart])
+    assert_equal_runs(jobs[0].folder, apart.folder)
+    assert not list((tmp_path / "here").rglob(".tmp-*")) and not list(tmp_path.rglob(OWNER))
+
+
+@pytest.mark.slow
+def test_what_the_dead_hold_is_taken_over_when_their_lease_has_run_out(
+    connected: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stored_owner, "LEASE_SECONDS", 4.0)
+    monkeypatch.setattr(ray_jobs, "BEAT_SECONDS", 0.2)
+    jobs = [job(tmp_path / "here", "left", config(model, seed=seed)) for seed in range(3)]
+    storage = tmp_path / "storage"
+    alone(moved(jobs, tmp_path / "local"))
+    # of one nothing but the claim is there; one was finished, and its owner lost before it let go; one nobody is at
+    assert execute_on_ray(jobs[1:2], address=connected, storage=str(storage)) == []
+    for left in jobs[:2]:
+        (storage / "matrix" / left.folder.name).mkdir(parents=True, exist_ok=True)
+        (storage / "matrix" / left.folder.name / OWNER).write_text('{"invocation": "x", "writer": "gone", "beat": 3}\n')
+    here = moved(jobs, tmp_path / "there")
+    ended: list[str] = []
+    began = time.monotonic()
+    failures = execute_on_ray(
+        here,
+        address=connected,
+        storage=str(storage),
+        report=lambda job, step: ended.append(job.folder.name) if step == 4 else None,
+    )
+    assert failures == [] and time.monotonic() - began > 4.0
+    assert ended == ["left-s2", "left-s0"], "the others first; what was finished is not run again"
+    assert " with another invocation" in capsys.readouterr().err
+    for ours, theirs in zip(here, moved(jobs, tmp_path / "local"), strict=True):
+        assert_equal_runs(ours.folder, theirs.folder)
+    assert not list(storage.rglob(OWNER))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_written_here_is_waited_for(
+    connected: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the local engine, say; with a storage and without one."""
+    monkeypatch.setattr(ray_jobs, "BEAT_SECONDS", 0.2)
+    for storage in (None, str(tmp_path / "storage")):
+        mine, other = (job(tmp_path / f"here-{storage is None}", name, config(model)) for name in ("mine", "other"))
+        writer = runs.RunWriter.create(other.folder, other.config, {})
+        seen: list[str] = []
+
+        def told(job: Job, step: int, seen: list[str] = seen, writer: runs.RunWriter = writer) -> None:
+            seen.append(job.arm)
+            if seen == ["mine"] * 4:
+                writer.close()
+
+        assert execute_on_ray([other, mine], address=connected, storage=storage, report=told) == []
+        assert seen == ["mine"] * 4 + ["other"] * 4
+
+
+def test_reasons_name_runs_as_the_storage_does_and_no_machine(tmp_path: Path) -> None:
+    dispatch, one = Dispatch(f"file://{tmp_path}/storage"), job(tmp_path, "one", Config())
+    place = dispatch.place(one)
+    assert place is not None and dispatch.failure(one, f"{place.url} is damaged").reason == "matrix/one-s0 is damaged"
+    assert Dispatch(None).failure(one, "as it is").reason == "as it is"
+
+
 @pytest.mark.slow
 def test_what_no_node_has_is_said_or_refused(connected: str, capsys: pytest.CaptureFixture[str]) -> None:
     import ray
@@ -345,7 +546,7 @@ def test_a_model_folder_that_a_worker_does_not_see_is_named(model: Path, tmp_pat
 
 def test_two_runs_of_one_place_and_bad_numbers_are_refused(model: Path, tmp_path: Path) -> None:
     twice = [job(tmp_path / name, "one", config(tmp_path / "nowhere")) for name in ("a", "b")]
-    todo, failures = ray_jobs._prepared(twice, f"file://{tmp_path}/storage")
+    todo, failures = Dispatch(f"file://{tmp_path}/storage").prepared(twice)
     assert list(todo.values()) == twice[:1]
     assert failures[0].job == twice[1] and "give one another name" in failures[0].reason
     with pytest.raises(InputError, match=r"cpus = -1.*none below 0"):

@@ -14,7 +14,7 @@ import pytest
 from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError
-from sesa_lab.experiments.stored_runs import MANIFEST, Place, absolute, committed
+from sesa_lab.experiments.stored_runs import MANIFEST, Busy, Manifest, Place, absolute, committed
 from sesa_lab.runs import layout
 from sesa_lab.runs.lineage import find
 
@@ -264,10 +264,33 @@ def test_whoever_was_taken_over_from_writes_no_more(tmp_path: Path, url: str) ->
         new.claim()
         assert new.fetch(tmp_path / "there").step == 1, "what was stored is the later one's now"
         before = there(url)
-        with pytest.raises(InputError, match="no longer writes"):
+        with pytest.raises(Busy, match="another process is writing"):
             keep(old, writer.path)
         assert there(url) == before
         keep(new, tmp_path / "there")
+        fsspec.url_to_fs(url)[0].rm_file(f"{fsspec.url_to_fs(url)[1]}/{MANIFEST}")
+        with pytest.raises(InputError, match=r"its STORED\.json was removed; run the same command again"):
+            keep(new, tmp_path / "there")
+
+
+def test_whoever_is_taken_over_from_while_it_stores_changes_nothing_that_is_named(tmp_path: Path, url: str) -> None:
+    with begun(tmp_path / "run") as writer:
+        old = stored(writer.path, url)
+        for claimed_at in ("_put", "_write"):
+            real, new = getattr(old, claimed_at), Place(url)
+            advance(writer, writer.step + 1)
+            before = new.read()
+            with pytest.MonkeyPatch.context() as patch:
+
+                def robbed(*arguments: Any, real: Any = real, new: Place = new, before: Any = before) -> None:
+                    real(*arguments)
+                    new._write(Manifest(new.writer, before.step, before.files))  # read before that, written after it
+
+                patch.setattr(old, claimed_at, robbed)
+                with pytest.raises(Busy):
+                    keep(old, writer.path)
+            assert new.fetch(tmp_path / "there").step == before.step
+            old = stored(writer.path, url)
 
 
 def test_what_grows_takes_no_more_room_than_once(tmp_path: Path, url: str) -> None:

@@ -106,14 +106,67 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (('baseline = "plain"', 'baseline = "plane"'), "baseline = 'plane' is no arm"),
         (("[arms.plain]", "[arms.plain"), "is no TOML"),
         (("steps = 1", 'steps = 1\nworkers = "two"'), "parameter workers is 'two'"),
+        (
+            ('[arms.mine.update]\nrepeats = "zero"', "[arms.mine]\nupdate = 3"),
+            'arms."mine".update = 3, expected a table',
+        ),
+        (("environment = {", "update = 3\nenvironment = {"), "settings.update = 3, expected a table"),
+        (("steps = 1", "steps = 1\nsettings = 3"), r"presets\.smoke\.settings = 3, expected a table"),
+        (("steps = 1", 'steps = 1\nbases = "habit"'), r"presets\.smoke\.bases = 'habit', expected a list"),
+        (("steps = 1", "steps = 1\nbases = [1]"), r"presets\.smoke\.bases = \[1\], expected texts in quotes"),
+        (("steps = 1", 'steps = 1\narms = ["mine"]'), r"presets\.smoke\.arms = \['mine'\], expected a text"),
+        (
+            ('baseline = "plain"', 'baseline = "plain"\nmeasures = ["acuracy"]'),
+            "measures has 'acuracy'; did you mean 'acc",
+        ),
+        (("[arms.mine.", "[arms.before."), "arms.before has the name of what runs were before training"),
+        (
+            ("steps = 1", "steps = 1\nsettings = { evaluation = { test_tasks = 4 } }"),
+            "runs are judged on test tasks .* add an arm of no steps",
+        ),
+        *(
+            (("[arms.mine.", f"[arms.{name!r}."), "an arm is called .* expected a letter or digit first and no slash")
+            for name in ("a/b", "../../x", "=cmd|x", "", "n" * 200, "tab\tbed")
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     path = written(tmp_path, SMALL.replace(*change))
     with pytest.raises(InputError, match=said) as caught:
         plan(load(path), "smoke", tmp_path / "runs", tmp_path / "reports")
-    assert "mine.toml" in str(caught.value) or "0..1" in said or "update.repeats" in said or "section" in said
+    assert "mine.toml" in str(caught.value) or any(
+        part in said for part in ("0..1", "update.repeats", "section", "called")
+    )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('task = "sokoban"', 'task = "sokban"'), "task = 'sokban'; did you mean 'sokoban'"),
+        (("steps = 2\n", 'steps = 2\nbases = ["habit", "habit"]\n'), "bases = .* expected none twice"),
+    ],
+)
+def test_what_is_wrong_with_a_copy_of_an_agents_file(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    path = written(tmp_path, (DECLARED / "sokoban.toml").read_text().replace(*change))
+    with pytest.raises(InputError, match=said):
+        plan(load(path), "smoke", tmp_path / "runs", tmp_path / "reports")
+
+
+def test_no_report_takes_the_place_of_another(tmp_path: Path) -> None:
+    """One of other seeds has a folder of its own, and a copy must have another name."""
+    where = tmp_path / "runs", tmp_path / "reports"
+    own, other = (plan(load("sokoban"), "lab", *where, seeds) for seeds in (None, [0, 1, 2, 7]))
+    assert own.folder == tmp_path / "reports" / "lab" / "sokoban"
+    assert other.folder == tmp_path / "reports" / "lab-seeds-0-2,7" / "sokoban"
+    mine = plan(load(written(tmp_path, SMALL)), "smoke", *where, [3])
+    assert next(iter(mine.notebooks.values()))["preset"] == "smoke"
+
+    copy = tmp_path / "sokoban.toml"
+    copy.write_text((DECLARED / "sokoban.toml").read_text())
+    with pytest.raises(InputError, match=r"sokoban\.toml has the name of an experiment .* call it otherwise"):
+        load(str(copy))
+    assert load(str(DECLARED / "sokoban.toml")).name == "sokoban"
 
 
 def test_unknown_names_are_told() -> None:

@@ -29,7 +29,7 @@ run = { groups = 2, trackers = "none", checkpoint_every = 2, evaluate_every = 2 
 sampler = { group_size = 3, max_tokens = 8 }
 policy = { device = "cpu" }
 [arms.plain]
-[arms."more \\\\ & more"]
+[arms."more_% & more"]
 update = { repeats = "zero" }
 [presets.smoke]
 seeds = "0-1"
@@ -86,17 +86,18 @@ def test_a_report_is_made_once_and_what_it_says_is_traced(experiment: Path, tmp_
     folder = tmp_path / "reports" / "smoke" / "mine"
     assert f"wrote {folder / 'report.html'}" in first.stdout and len(times(tmp_path)) == 4
     found = results.read(folder / results.JSON)
-    assert {run["arm"] for run in found["runs"]} == {"plain", "more \\ & more"}
+    assert {run["arm"] for run in found["runs"]} == {"plain", "more_% & more"}
     for run in found["runs"]:
         there = runs.load(tmp_path / "runs" / run["folder"])
         assert there.finished and there.commit == run["commit"]
+        assert run["reached"]["coverage"] == there.evaluations["coverage"].iloc[-1]
     (row,) = [
         row
         for row in found["estimates"]
         if row["arm"] != "before" and row["measure"] == "coverage" and row["diff"] is not None
     ]
     assert row["n_pairs"] == 2 and row["seeds"] == "0, 1" and row["diff_low"] <= row["diff"] <= row["diff_high"]
-    assert "more \\textbackslash{} \\& more" in (folder / results.LATEX).read_text()
+    assert "more\\_\\% \\& more" in (folder / results.LATEX).read_text()
     page, index = ((folder / name).read_text() for name in ("report.html", "../index.html"))
     assert "<script>alert(1)" not in page + index and "T &lt;script&gt;" in index
 
@@ -117,6 +118,36 @@ def test_a_report_is_made_once_and_what_it_says_is_traced(experiment: Path, tmp_
     assert times(tmp_path) == before
     assert results.read(folder / results.JSON)["question"] == "Q?"
     assert (folder / "report.html").read_text() == page
+
+
+@pytest.mark.slow
+def test_what_lies_about_is_mended_or_told_and_images_cost_no_second_execution(
+    experiment: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "reports" / "smoke" / "mine"
+    left = folder / ".tmp-executed" / "old.ipynb"  # as a failed notebook of another name is left, to be read
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    first = done(command(experiment, tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert not left.parent.exists()
+
+    drawn = done(command(experiment, tmp_path, "--images", "svg"))
+    assert drawn.returncode == 0 and "notebook 1 of 1" not in drawn.stderr, drawn.stderr
+    assert [path.name for path in (folder / "figures").iterdir()] == ["small-1.svg"]
+    again = done(command(experiment, tmp_path, "--images", "svg"))
+    assert "up to date" in again.stdout and "up to date" in done(command(experiment, tmp_path)).stdout
+
+    # A finished run that has lost lines is told, not read; the others' numbers are kept, and the report stays.
+    made = plan(load(str(experiment)), "smoke", tmp_path / "runs", tmp_path / "reports")
+    metrics = made.jobs[0].folder / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-200])
+    assert status([made])[["finished", "damaged"]].to_numpy().tolist() == [[3, 1]]
+    torn = done(command(experiment, tmp_path))
+    assert torn.returncode == 1 and "Traceback" not in torn.stderr
+    assert "or remove the run folder to have it made anew" in torn.stderr.splitlines()[-1]
+    assert len(results.read(folder / results.JSON)["runs"]) == 3 and (folder / "report.html").is_file()
+    assert status([made])[["damaged", "failed", "report"]].to_numpy().tolist() == [[1, 1, "to be made anew"]]
 
 
 @pytest.mark.slow
@@ -168,6 +199,26 @@ def test_no_place_to_write_is_told_before_anything_runs(experiment: Path, tmp_pa
     assert found.returncode == 2 and found.stderr.count("\n") == 1
     assert "reports" in found.stderr and "name another folder by --out" in found.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_one_that_cannot_be_planned_stops_no_other(experiment: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(EXPERIMENT.replace("steps = 4", "steps = true"))
+    asked = command(experiment, tmp_path, "--dry-run")
+    place = asked.index(str(experiment))
+    asked.insert(place, str(tmp_path / "bad.toml"))
+    both = done(asked)
+    assert both.returncode == 0 and "mine (smoke, seeds 0, 1): 4 runs: 4 missing" in both.stdout
+    assert "bad: cannot be planned: " in both.stdout and "steps = True, expected a whole number" in both.stdout
+    table = done([each if each != "reproduce" else "status" for each in asked if each != "--dry-run"])
+    assert table.returncode == 0 and "bad: cannot be planned: " in table.stdout and "mine" in table.stdout
+    asked.remove(str(experiment))
+    alone = done(asked)
+    assert alone.returncode == 2 and "steps = True, expected a whole number" in alone.stderr
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.toml").write_text(EXPERIMENT)
+    twice = done([*asked[:place], str(experiment), str(tmp_path / "other" / "mine.toml"), *asked[place + 1 :]])
+    assert twice.returncode == 2 and "two experiments are called 'mine'" in twice.stderr
 
 
 @pytest.mark.slow

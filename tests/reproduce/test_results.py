@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from sesa_lab import comparisons
 from sesa_lab.errors import InputError
 from sesa_lab.reproduce import claims, results
 from sesa_lab.reproduce.claims import Estimate, judge
@@ -17,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def shown(low: float, high: float, mean: float | None = None, arm: str = "sesa-paper") -> Estimate:
-    return Estimate(arm, (low + high) / 2 if mean is None else mean, low, high, 5, "1-5")
+    return Estimate(arm, (low + high) / 2 if mean is None else mean, low, high, 5, "1-5", p=0.01)
 
 
 UP, DOWN, FLAT = shown(0.1, 0.3), shown(-0.3, -0.1), shown(-0.1, 0.1)
@@ -30,14 +33,20 @@ ONE = Estimate("sesa-paper", 0.5, math.nan, math.nan, 1, "1")
         (UP, [], [], None, None, "reproduced", "by the paper's rule"),
         (UP, [], [], 0.4, None, "reproduced", "by the paper's rule"),
         (UP, [], [], 0.5, None, "partly", "smaller than reported"),
-        (UP, [], [shown(0.1, 0.2, arm="parallel")], None, None, "reproduced", "without sequence, so does parallel"),
+        (UP, [], [shown(0.1, 0.2, arm="parallel")], None, None, "reproduced", "without sequence too: parallel"),
         (DOWN, [UP], [], None, None, "partly", "not by the paper's rule"),
         (DOWN, [shown(0.1, 0.3)], [], 0.5, None, "partly", "smaller than reported"),
-        (FLAT, [FLAT], [UP], None, None, "not", "does not show it, nor does one of ours; without sequence, so does"),
+        (FLAT, [FLAT], [UP], None, None, "not", "does not show it, nor does one of ours show it; without sequence too"),
         (DOWN, [FLAT], [], None, None, "not", "the paper's rule has less"),
-        (ONE, [ONE], [], None, None, "not", "does not show it"),
+        (DOWN, [shown(-0.1, 0.3)], [], None, None, "not", "(undecided: SESA, paper's rule)"),
+        (ONE, [ONE], [], None, None, "untestable here", "one seed has no interval"),
+        (ONE, [UP], [], None, None, "partly", "not by the paper's rule"),
         (None, [], [UP], None, None, "untestable here", "no runs"),
-        (None, [UP], [], None, None, "partly", "not by the paper's rule"),
+        (None, [UP], [], None, None, "partly", "the paper's rule was not run; by SESA"),
+        (None, [FLAT], [], None, None, "not", "the paper's rule was not run, and none of ours shows it"),
+        (replace(UP, p=0.06), [], [], None, None, "not", "does not show it"),
+        (replace(UP, p=math.nan), [], [], None, None, "not", "does not show it"),
+        (DOWN, [UP], [replace(UP, p=0.06)], None, None, "partly", "by SESA, paper's rule"),
         (shown(-0.02, 0.1), [], [], None, 0.03, "reproduced", "by the paper's rule"),
         (shown(-0.04, 0.1), [], [], None, 0.03, "not", "does not show it"),
     ],
@@ -47,8 +56,18 @@ def test_verdicts(paper, ours, controls, size, margin, verdict, why) -> None:
     assert said[0] == verdict and why in said[1]
 
 
-def test_no_verdict_from_one_seed_alone() -> None:
-    assert judge(ONE, [ONE], [])[0] == "not", "an interval that does not exist lies above nothing"
+def test_two_equal_seeds_show_nothing() -> None:
+    found = comparisons.paired_difference([0.5, 0.75], [0.25, 0.5])
+    assert found.interval.low == found.interval.high == 0.25
+    alike = Estimate("sesa-paper", *found.interval[:3], 2, "1, 2", p=found.p)
+    assert judge(alike, [], [])[0] == "not", "an interval of width 0 is not certain: p is 0.5"
+
+
+def test_where_there_is_no_room_nothing_is_judged() -> None:
+    high = replace(FLAT, reference=0.985)
+    assert judge(high, [DOWN], [], most=1.0) == ("untestable here", "no room: it is 0.985 of 1 before")
+    assert judge(replace(high, reference=0.9), [DOWN], [], most=1.0)[0] == "not"
+    assert judge(high, [DOWN], [])[0] == "not", "a number of strategies has no bound"
 
 
 def test_every_claim_names_an_experiment_that_runs_its_arms(tmp_path: Path) -> None:
@@ -58,12 +77,32 @@ def test_every_claim_names_an_experiment_that_runs_its_arms(tmp_path: Path) -> N
 
     for claim in tomllib.loads(claims.FILE.read_text())["claim"]:
         assert claim["experiment"] in known() and claim["of"] in ("diff", "diff_base")
-        if "needs" in claim:
-            continue
-        made = plan(load(claim["experiment"]), "lab", tmp_path, tmp_path)
-        arms = {job.arm for job in made.jobs}
-        assert {claim["paper"], *claim["ours"], *claim["controls"]} <= arms, claim["name"]
-        assert claim.get("group", "") in {"", *(job.folder.parent.name for job in made.jobs)}
+        for preset in {"lab", "paper"} - ({"paper"} if claim["experiment"] == "math" else set()):  # AIME is on the Hub
+            made = plan(load(claim["experiment"]), preset, tmp_path, tmp_path)
+            arms = {job.arm for job in made.jobs}
+            own = {arm for arm in claim["controls"] if "/" not in arm}
+            assert {claim["paper"], *claim["ours"], *own} <= arms, (claim["name"], preset)
+            groups = {job.folder.parent.name for job in made.jobs}
+            assert any(fnmatch(group, claim.get("group", "*")) for group in groups), (claim["name"], preset)
+        for arm in set(claim["controls"]) - own:
+            experiment, _, name = arm.rpartition("/")
+            assert name in {job.arm for job in plan(load(experiment), "lab", tmp_path, tmp_path).jobs}
+
+
+def test_results_at_the_papers_size_are_judged_too(tmp_path: Path) -> None:
+    """Groups are named after a language model there, and AIME is no longer untestable."""
+    for path in LAB.glob("*/results.json"):
+        content = json.loads(path.read_text()) | {"preset": "paper"}
+        for row in content["estimates"]:
+            row["group"] = row["group"].replace("-habit", "-Qwen2.5-0.5B-Instruct")
+        (tmp_path / path.parent.name).mkdir()
+        (tmp_path / path.parent.name / results.JSON).write_text(json.dumps(content))
+    lab, paper = ({claim.name: claim for claim in claims.read(folder)} for folder in (LAB, tmp_path))
+    assert paper["aime-pass-16"].paper == lab["maths-pass-16"].paper is not None
+    assert lab["aime-pass-16"].paper is None and lab["aime-pass-16"].why.startswith("a language model and a GPU")
+    assert paper["maths-pass-16"].why == "no runs"
+    for name in set(paper) - {"maths-pass-1", "maths-pass-16", "aime-pass-1", "aime-pass-16"}:
+        assert (paper[name].verdict, paper[name].why) == (lab[name].verdict, lab[name].why)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +111,10 @@ def test_every_claim_names_an_experiment_that_runs_its_arms(tmp_path: Path) -> N
         ("{", "is no results.json"),
         ("[]", "it holds no estimates"),
         ('{"estimates": [], "schema": 99}', "is of version 99"),
+        (
+            '{"estimates": [], "schema": 1, "title": ""}',
+            "it has no question, preset, seeds, command, made, runs, failed",
+        ),
     ],
 )
 def test_damaged_results_are_told(tmp_path: Path, text: str, said: str) -> None:
@@ -93,9 +136,20 @@ def test_words_have_n_and_seeds_and_no_interval_from_one_seed() -> None:
         "group": "g", "measure": "accuracy", "heading": "pass@1", "label": "a", "n_seeds": 1, "seeds": "3", "mean": 0.5,
         "low": None, "high": None, "diff": None, "n_pairs": 0, "p_holm": None,
     }  # fmt: skip
-    words = results.in_words(pd.DataFrame([row, {**row, "n_seeds": 5, "seeds": "1-5", "low": 0.4, "high": 0.6}]))
+    five = {
+        **row,
+        "n_seeds": 5,
+        "n_pairs": 3,
+        "seeds": "1-5",
+        "low": 0.4,
+        "high": 0.6,
+        "boot_low": 0.45,
+        "boot_high": 0.55,
+    }
+    words = results.in_words(pd.DataFrame([row, five]))
     assert words["mean"].tolist() == ["0.500", "0.500 [0.400, 0.600]"]
-    assert words["n"].tolist() == ["1", "5"] and words["seeds"].tolist() == ["3", "1-5"]
+    assert words["mean, bootstrap"].tolist() == ["", "[0.450, 0.550]"]
+    assert words["n"].tolist() == ["1", "5 (3 pairs)"] and words["seeds"].tolist() == ["3", "1-5"]
 
 
 def test_what_is_comparable_leaves_out_time_and_machine() -> None:
