@@ -187,6 +187,10 @@ def test_every_text_is_escaped() -> None:
 
 def test_escape() -> None:
     assert plots.escape("a\nb\u202ec<") == "a·b·c&lt;"
+    # Marks of direction and what is not to be seen: LRM, RLM, ALM, zero width, BOM, soft hyphen, a tag, a lone surrogate.
+    for mark in "\u200e\u200f\u061c\u200b\u200d\u2060\ufeff\u00ad\U000e0041\ud800\x1b\x85\u2028\u2069":
+        assert plots.escape(f"a{mark}b") == "a·b"
+    assert plots.escape("é\u00a0\u3000\u05d0\u0661\U0001f3c6") == "é\u00a0\u3000\u05d0\u0661\U0001f3c6"
     assert plots.escape("x" * 100, 10) == "x" * 9 + "…"
 
 

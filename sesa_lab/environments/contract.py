@@ -8,7 +8,8 @@ one turn (``SingleTurn``).
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -105,6 +106,20 @@ class Environment(Protocol):
 
         At most 2,000 frames. The first is the same for every text; pictures are shapes and text alone: no script, handler
         or link that leads out of them.
+        """
+        ...
+
+
+@runtime_checkable
+class Replayed(Protocol):
+    """What an environment of several turns may have besides: its episodes can be seen move by move."""
+
+    def replay(self, task: Task, turns: Sequence[str], seed: int = 0) -> list[list[Frame]]:
+        """The episode that ``reset(task, seed)`` and a ``step`` on each of ``turns`` play, chance included.
+
+        Returns:
+            First ``[the task]``, the first frame of ``render``; then one list a turn that was taken: a frame a move, and one
+            where nothing moved. The last frame of a turn tells its reward, and the last of all the verdict, in its caption.
         """
         ...
 

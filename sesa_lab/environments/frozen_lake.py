@@ -24,6 +24,7 @@ from sesa_lab.environments.contract import check_index, check_open
 from sesa_lab.environments.grid import Plan, cell_name, legs, picture, read_plan
 from sesa_lab.environments.lake import ACTIONS, Lake, lake_from
 from sesa_lab.environments.pool import HARD, SPLITS, Pool
+from sesa_lab.environments.replays import UNREAD, played_again
 from sesa_lab.errors import InputError
 from sesa_lab.seeding import stream
 from sesa_lab.types import Episode, Frame, Score, Task
@@ -206,8 +207,8 @@ class FrozenLake:
         """
         check_open(episode)
         lake, before = lake_of(episode.task), episode.state
-        plan = self._read(text, self._per_turn)
-        state = _moved(lake, before, plan.actions[: self._most_moves - before.moves])
+        plan = self._turn(before, text)
+        state = _moved(lake, before, plan.actions)
         found = state.cell == lake.goal and not self._goes_on(plan, state)
         reward = float(found) - (self._options.invalid_penalty if plan.invalid else 0.0)
         rewards = episode.rewards + (reward,)  # noqa: RUF005 - unpacking takes twice as long
@@ -255,18 +256,22 @@ class FrozenLake:
     def render(self, task: Task, text: str = "") -> list[Frame]:
         """The lake, then one frame a move, in RAGEN's symbols; chance is that of ``reset(task)``."""
         lake, plan = lake_of(task), self._read(text, self._most_moves)
-        state, frames = self._begin(lake, 0), [_frame("start", lake, lake.start)]
-        for number, action in enumerate(plan.actions, start=1):
-            before, state = state, _moved(lake, state, [action])
-            meant = lake.outcomes(before.cell, _NUMBERS[action], slippery=False)
-            slipped = "" if state.cell in meant else ", slipped"
-            ending = {"G": ": at the goal", "H": ": into a hole"}.get(lake.cells[state.cell], "")
-            over = lake.over[state.cell] or number == len(plan.actions)
-            more = "; the plan goes on" if over and self._goes_on(plan, state) else ""
-            frames.append(_frame(f"{number}. {action}{slipped}{ending}{more}", lake, state.cell))
-            if over:
-                break
+        steps = _steps(lake, self._begin(lake, 0), plan.actions)
+        frames = [_frame("start", lake, lake.start)]
+        for number, (state, caption) in enumerate(steps, start=1):
+            more = "; the plan goes on" if number == len(steps) and self._goes_on(plan, state) else ""
+            frames.append(_frame(f"{caption}{more}", lake, state.cell))
         return frames
+
+    def replay(self, task: Task, turns: Sequence[str], seed: int = 0) -> list[list[Frame]]:
+        """As ``contract.Replayed``, in RAGEN's symbols; each slip is the episode's own."""
+        lake = lake_of(task)
+
+        def moves(state: LakeState, text: str) -> list[Frame]:
+            steps = _steps(lake, state, self._turn(state, text).actions)
+            return [_frame(caption, lake, after.cell) for after, caption in steps] or [_frame(UNREAD, lake, state.cell)]
+
+        return played_again(self, task, turns, seed, _frame("start", lake, lake.start), moves)
 
     def _draw(self, generator: np.random.Generator) -> Lake | None:
         size = self._options.size
@@ -281,6 +286,11 @@ class FrozenLake:
 
     def _read(self, text: str, most: int) -> Plan:
         return read_plan(text, _KNOWN, self._options.answer_format, most)
+
+    def _turn(self, state: LakeState, text: str) -> Plan:
+        """What one turn says to do, as far as the episode has actions left."""
+        plan = self._read(text, self._per_turn)
+        return Plan(plan.actions[: self._most_moves - state.moves], plan.invalid, plan.known)
 
     def _goes_on(self, plan: Plan, state: LakeState) -> bool:
         """Whether a plan that has to be exact has actions beyond those that led to ``state``."""
@@ -379,6 +389,20 @@ def _moved(lake: Lake, state: LakeState, actions: Sequence[str]) -> LakeState:
         if lake.over[cell]:
             break
     return LakeState(cell, walk, slips, moves)
+
+
+def _steps(lake: Lake, state: LakeState, actions: Sequence[str]) -> list[tuple[LakeState, str]]:
+    """The state after each action until it is over, with what happened in words."""
+    found: list[tuple[LakeState, str]] = []
+    for action in actions:
+        before, state = state, _moved(lake, state, [action])
+        meant = lake.outcomes(before.cell, _NUMBERS[action], slippery=False)
+        slipped = "" if state.cell in meant else ", slipped"
+        ending = {"G": ": at the goal", "H": ": into a hole"}.get(lake.cells[state.cell], "")
+        found.append((state, f"{state.moves}. {action}{slipped}{ending}"))
+        if lake.over[state.cell]:
+            break
+    return found
 
 
 def _frame(caption: str, lake: Lake, player: int) -> Frame:

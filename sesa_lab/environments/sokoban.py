@@ -18,10 +18,12 @@ import numpy as np
 
 from sesa_lab.config import option
 from sesa_lab.environments.contract import check_index, check_open
-from sesa_lab.environments.grid import Plan, cell_name, picture, read_plan
+from sesa_lab.environments.grid import Plan, cell_name, read_plan
 from sesa_lab.environments.pool import HARD, SPLITS, Pool, split_of
+from sesa_lab.environments.replays import UNREAD, played_again
 from sesa_lab.environments.sokoban_rooms import DIRECTIONS, PER_ACTION, Room, generate, move, parse, reward
 from sesa_lab.environments.sokoban_solver import LETTERS, Solved, has_plan, solve
+from sesa_lab.environments.sokoban_view import drawn, frame, told
 from sesa_lab.errors import InputError
 from sesa_lab.seeding import stream
 from sesa_lab.types import Episode, Frame, Score, Task
@@ -36,11 +38,6 @@ HABITS = (*DIRECTIONS, *(f"{across} {along}" for across in ("left", "right") for
 _KNOWN = {name: name for name in DIRECTIONS}
 _WORDS = dict(zip(LETTERS, DIRECTIONS, strict=True))
 _HABITUAL_LEGS = frozenset("".join(word[0] for word in habit.split()) for habit in HABITS)
-_GROUND, _GOAL = "#f1ece0", "#cfe8cf"
-_FILLS = {"#": "#5d5d5d", "_": _GROUND, "O": _GOAL, "X": _GROUND, "√": _GOAL, "P": _GROUND, "S": _GOAL}
-_GLYPHS = {
-    "O": ("◎", "#2e7d32"), "X": ("■", "#a0692a"), "√": ("■", "#1b5e20"), "P": ("●", "#c0392b"), "S": ("●", "#c0392b"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ class Sokoban:
             "boxes": room.names(room.boxes),
             "targets": room.names(room.targets),
             "floor": room.names(room.floor),
-            "grid": _drawn(room),
+            "grid": drawn(room),
             "limits": self._limits(),
             "format": self._format(),
             "hard": _hard(room, self._most),
@@ -230,8 +227,7 @@ class Sokoban:
         episode: in ``PAPER``, as in RAGEN, 5 x 0.1 against 10 x 0.1.
         """
         check_open(episode)
-        state, plan = episode.state, self._read(text, self._per_turn)
-        states = list(_play(state, plan.actions[: self._most - state.moves]))
+        state, (plan, states) = episode.state, self._turn(episode.state, text)
         earned, success = self._judged(states, plan)
         earned -= self._options.invalid_penalty if plan.invalid else 0.0
         state = dataclasses.replace(states[-1] if states else state, turns=state.turns + 1)
@@ -285,12 +281,16 @@ class Sokoban:
         state = SokobanState(room_of(task))
         plan = self._read(text, self._most)
         states = list(_play(state, plan.actions))
-        frames = [_frame("start", state.room)]
+        frames = [frame("start", state.room)]
         for action, after in zip(plan.actions, states, strict=False):
             solved = ", solved" if after.room.solved else ""
             more = "; the plan goes on" if after is states[-1] and self._goes_on(plan, states) else ""
-            frames.append(_frame(f"{after.moves}. {action}: {_EFFECTS[after.last]}{solved}{more}", after.room))
+            frames.append(frame(f"{told(action, after.moves, after.last)}{solved}{more}", after.room))
         return frames
+
+    def replay(self, task: Task, turns: Sequence[str], seed: int = 0) -> list[list[Frame]]:
+        """As ``contract.Replayed``, in RAGEN's symbols."""
+        return played_again(self, task, turns, seed, frame("start", room_of(task)), self._moves)
 
     def _draw(self, generator: np.random.Generator) -> Room | None:
         options = self._options
@@ -312,6 +312,17 @@ class Sokoban:
 
     def _read(self, text: str, most: int) -> Plan:
         return read_plan(text, _KNOWN, self._options.answer_format, most)
+
+    def _turn(self, state: SokobanState, text: str) -> tuple[Plan, list[SokobanState]]:
+        """What one turn says to do, and the state after each action carried out."""
+        plan = self._read(text, self._per_turn)
+        return plan, list(_play(state, plan.actions[: self._most - state.moves]))
+
+    def _moves(self, state: SokobanState, text: str) -> list[Frame]:
+        """One turn in pictures."""
+        plan, states = self._turn(state, text)
+        moves = zip(plan.actions, states, strict=False)
+        return [frame(told(action, s.moves, s.last), s.room) for action, s in moves] or [frame(UNREAD, state.room)]
 
     def _goes_on(self, plan: Plan, states: Sequence[SokobanState]) -> bool:
         """Whether a plan that has to be exact has actions beyond those that led to these states, one each."""
@@ -338,7 +349,7 @@ class Sokoban:
         if self._options.answer_format == "plain":
             return f"player {room.name(room.player)} box {room.names(room.boxes)} left {left}"
         return (
-            f"Reward:\n{earned:g}\n\nTurn {state.turns + 1}:\nState:\n{_drawn(room)}\n"
+            f"Reward:\n{earned:g}\n\nTurn {state.turns + 1}:\nState:\n{drawn(room)}\n"
             f"You have {left} actions left. {self._format()}"
         )
 
@@ -369,7 +380,6 @@ class Sokoban:
         return f"<think></think><answer>{' || '.join(words)}</answer>"
 
 
-_EFFECTS = {"push": "pushes a box", "walk": "walks", "bump": "nothing moves"}
 _TOLD = (
     "\nAfter each turn you are told where you and the boxes are and how many actions are left, like this: player bb box cc"
     " left 12 (bb: second row from the top, second column from the left)"
@@ -436,13 +446,3 @@ def _place(room: Room, path: Sequence[Room]) -> int:
 
 def _key(state: SokobanState) -> str:
     return ",".join(state.pushes) or NO_PUSH
-
-
-def _drawn(room: Room) -> str:
-    """The room for a prompt, cells parted by blanks so that tokenizers do not merge them."""
-    return "\n".join(" ".join(row) for row in room.rows())
-
-
-def _frame(caption: str, room: Room) -> Frame:
-    rows = room.rows()
-    return Frame(caption, "\n".join(rows), picture(rows, _FILLS, _GLYPHS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sesa_lab.errors import InputError, suggest
+from sesa_lab.errors import InputError, suggest, visible
 from sesa_lab.runs.environment import short_commit
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B", "#8A8A8A")
@@ -49,8 +48,8 @@ TEMPLATE = go.layout.Template(
 
 
 def escape(value: object, limit: int = 80) -> str:
-    """Text for a label or a hover: one line, control characters shown as a dot, cut at ``limit``, HTML escaped."""
-    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "\u00b7", str(value))
+    """Text for a label or a hover: one line, what is ``errors.UNSEEN`` shown as a dot, cut at ``limit``, HTML escaped."""
+    line = visible(str(value))
     return html.escape(line if len(line) <= limit else line[: limit - 1] + "\u2026", quote=False)
 
 

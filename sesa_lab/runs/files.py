@@ -20,7 +20,11 @@ def reading(path: Path) -> Iterator[None]:
     """Turns an error of Arrow or the system in the body into one ``InputError`` that names ``path``."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"cannot read {str(path)!a}: its name is not UTF-8, and Arrow reads no such path; rename the folder"
+        ) from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}; restore it from a copy, or make the run again") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sesa_lab.errors import InputError, first_line, short
-from sesa_lab.widgets.payload import EXCERPT, SKETCH, finite
+from sesa_lab.widgets.payload import EXCERPT, SKETCH, excerpt, finite
 
 MOST = 16
 """Solutions asked for at once."""
@@ -114,8 +114,7 @@ def failure(error: Exception) -> str:
 def _told(solution: Solution) -> dict[str, Any]:
     strategy = solution.strategy
     return {
-        "text": solution.completion[:ANSWER],
-        "chars": len(solution.completion),
+        **excerpt(solution.completion, ANSWER),
         "tokens": solution.tokens,
         "logprob": finite(solution.logprob),
         "finish": solution.finish,

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from sesa_lab import environments
+from sesa_lab.environments.contract import Replayed
 from sesa_lab.errors import InputError
 from sesa_lab.runs import Run
 from sesa_lab.types import Frame, Task
+from sesa_lab.widgets.payload import excerpt
 
 MOST = 200
 """Frames that are shown; what goes beyond is left out, and the replay says so."""
+TURN = 2_000
+"""Letters of a turn that are shown beside its pictures."""
 
 
 class Stage:
@@ -22,23 +26,28 @@ class Stage:
         self._made: Any = None
 
     def replay(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """``{"frames": [{"caption", "text", "svg"}], "note": str}`` of one candidate.
+        """``{"frames": [{"caption", "text", "svg", "turn"}], "turns": [excerpt], "note": str}`` of one candidate.
 
-        An answer judged whole has a picture a move. An episode of several turns is played again from its seed, and told
-        turn by turn in the environment's own words.
+        An answer judged whole has a picture a move. So has an episode of several turns, played again from its seed, where the
+        environment shows it (``contract.Replayed``); another environment tells it turn by turn in its own words. ``turns`` are
+        what the policy said in each, and a frame's ``turn`` counts them from 1; both only of an episode, and 0 is its start.
 
         Args:
-            row: ``task``, ``prompt``, ``completion``, ``turns`` and ``episode_seed`` as in the table of rollouts.
+            row: ``task``, ``prompt``, ``completion``, ``turns`` and ``episode_seed`` as in the table of rollouts; ``success``,
+                where it is there, is compared with how the episode ends now.
         """
         try:
             task = self._task(row)
-            told = row["episode_seed"] is not None and self._made.turns > 1
-            frames = self._episode(task, row) if told else self._made.render(task, row["completion"])
+            whole = row["episode_seed"] is None or self._made.turns == 1
+            told = [self._made.render(task, row["completion"])] if whole else self._episode(task, row)
         except InputError as error:
-            return {"frames": [], "note": str(error)}
-        left_out = len(frames) - MOST
-        note = f"the last {left_out} of {len(frames)} frames are left out" if left_out > 0 else ""
-        return {"frames": [vars(frame) for frame in frames[:MOST]], "note": note}
+            return {"frames": [], "turns": [], "note": str(error)}
+        frames = [vars(frame) | ({} if whole else {"turn": turn}) for turn, one in enumerate(told) for frame in one]
+        notes = [] if whole else self._doubts(task, row)
+        if len(frames) > MOST:
+            notes.append(f"the last {len(frames) - MOST} of {len(frames)} frames are left out")
+        turns = [] if whole else [excerpt(text, TURN) for text in row["turns"][: len(told) - 1]]
+        return {"frames": frames[:MOST], "turns": turns, "note": "; ".join(notes)}
 
     def _task(self, row: Mapping[str, Any]) -> Task:
         if self._made is None:
@@ -51,8 +60,11 @@ class Stage:
             )
         return task
 
-    def _episode(self, task: Task, row: Mapping[str, Any]) -> list[Frame]:
-        frames = [self._made.render(task)[0]]
+    def _episode(self, task: Task, row: Mapping[str, Any]) -> list[list[Frame]]:
+        """The start, then one list a turn that was taken."""
+        if isinstance(self._made, Replayed):
+            return self._made.replay(task, row["turns"], int(row["episode_seed"]))
+        told = [[self._made.render(task)[0]]]
         episode = self._made.reset(task, int(row["episode_seed"]))
         for number, text in enumerate(row["turns"], start=1):
             if episode.over:
@@ -60,5 +72,16 @@ class Stage:
             episode = self._made.step(episode, text)
             ending = ("solved" if episode.success else "not solved") if episode.over else ""
             caption = f"turn {number}: reward {episode.rewards[-1]:g}{', ' + ending if ending else ''}"
-            frames.append(Frame(caption, episode.observation or ending, ""))
-        return frames
+            told.append([Frame(caption, episode.observation or ending, "")])
+        return told
+
+    def _doubts(self, task: Task, row: Mapping[str, Any]) -> list[str]:
+        """A note where the episode now ends otherwise than it is stored."""
+        episode = self._made.reset(task, int(row["episode_seed"]))
+        for text in row["turns"]:
+            if not episode.over:
+                episode = self._made.step(episode, text)
+        if episode.success == row.get("success", episode.success):
+            return []
+        then, now = ("solved" if success else "not solved" for success in (row["success"], episode.success))
+        return [f"{then} when the run was made, and {now} in this version: open the run with the one that made it"]

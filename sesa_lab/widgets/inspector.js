@@ -1,7 +1,7 @@
 // Draws what Python sends (see inspector.py) and sends choices back. No framework, no build step, nothing from a network.
 // All text of a policy becomes text nodes; the environment's pictures become images, in which no script runs.
 
-const HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A"]; // plots/theme.COLOURS
+const HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B", "#8A8A8A"]; // plots/theme.COLOURS
 const SORTS = {
   drafting: "drafting order",
   reward: "reward",
@@ -13,11 +13,20 @@ const SORTS = {
 };
 const OUTCOMES = { all: "all outcomes", solved: "solved", failed: "failed", unreadable: "unreadable" };
 const COLOURINGS = { surprisal: "surprisal", entropy: "entropy", trained: "in training", ratio: "ratio", plain: "plain" };
+const SKETCH_COLOURINGS = { strategy: "strategy", cluster: "cluster" };
 const NO_FILTER = { text: "", strategy: null, outcome: "all", low: null, high: null };
 const MOST_SURPRISAL = 5; // nats at which a token has its full colour
 const MOST_RATIO = Math.log(2); // likewise: twice or half as probable
+const RATIO = "importance ratio of the whole completion: its probability under the first training context / under the drawing one";
 const KEPT = 64; // candidates whose edited sketch, and what came of it, are remembered
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+// errors.UNSEEN, pair by pair: what steers, changes the direction of text, or is not to be seen.
+const UNSEEN = [
+  [0x00, 0x1f], [0x7f, 0x9f], [0xad, 0xad], [0x034f, 0x034f], [0x061c, 0x061c], [0x115f, 0x1160], [0x17b4, 0x17b5],
+  [0x180b, 0x180f], [0x200b, 0x200f], [0x2028, 0x202e], [0x2060, 0x206f], [0x3164, 0x3164], [0xd800, 0xdfff], [0xfeff, 0xfeff],
+  [0xffa0, 0xffa0], [0xfff9, 0xfffb], [0x1bca0, 0x1bca3], [0x1d173, 0x1d17a], [0xe0000, 0xe007f],
+];
+const INSIDE = UNSEEN.map((pair) => pair.map((code) => `\\u{${code.toString(16)}}`).join("-")).join("");
+const MARKED = new RegExp(`(?![\\t\\n])[${INSIDE}]`, "gu"); // tabs and line breaks do in a page what they are for
 
 // An element; children that are no nodes become text.
 function h(tag, attributes, ...children) {
@@ -33,9 +42,9 @@ function h(tag, attributes, ...children) {
   return element;
 }
 
-// Text with its control characters, such as escape codes and changes of direction, made visible by their numbers.
+// Text with what is not to be seen, such as escape codes and changes of direction, made visible by its numbers.
 function shown(text) {
-  return text.replace(CONTROL, (letter) => `\u27e8${letter.charCodeAt(0).toString(16).padStart(2, "0")}\u27e9`);
+  return text.replace(MARKED, (letter) => `\u27e8${letter.codePointAt(0).toString(16).padStart(2, "0")}\u27e9`);
 }
 
 function number(value, digits = 2) {
@@ -43,9 +52,18 @@ function number(value, digits = 2) {
   return (Number.isInteger(value) ? String(value) : value.toFixed(digits)).replace("-", "\u2212");
 }
 
+// A ratio, which may be tiny or huge: beyond all numbers it is told as a power of e.
+function times(value, log) {
+  if (log === null || log === undefined) return number(value);
+  if (!value) return `e^${number(log, 0)}`;
+  if (value === 1 || (value >= 0.01 && value < 1000)) return number(value);
+  return value.toExponential(1).replace("-", "\u2212").replace("+", "");
+}
+
 const hue = (place) => (place === null || place === undefined || place < 0 ? null : HUES[place % HUES.length]);
 const options = (names) => Object.entries(names).map(([value, text]) => h("option", { value }, text));
-const cut = (text, chars) => shown(text) + (chars > text.length ? ` \u2026 (${chars.toLocaleString("en")} letters)` : "");
+// Lengths and offsets of texts are Python's: it counts letters, where JavaScript counts halves of those beyond U+FFFF.
+const cut = (said) => shown(said.text) + (said.cut ? ` \u2026 (${said.chars.toLocaleString("en")} letters)` : "");
 
 class Page {
   constructor(model, element) {
@@ -66,6 +84,7 @@ class Page {
     element.append(this.root);
     this.listeners = [
       ["change:sides change:listed change:candidates change:details change:colouring", () => this.later("draw")],
+      ["change:sketch_colouring change:clustered", () => this.later("draw")],
       ["change:replays", () => this.later("stage")],
       ["change:step change:group change:steps change:groups change:filter change:sort", () => this.later("draw")],
       ["msg:custom", (message) => this.answered(message)],
@@ -109,9 +128,27 @@ class Page {
       oninput: () => this.stepAt(Number(this.slider.value)),
     });
     this.stepText = h("b", {});
-    this.back = h("button", { title: "previous step (left)", onclick: () => this.move(-1) }, "\u25c0");
-    this.forth = h("button", { title: "next step (right)", onclick: () => this.move(1) }, "\u25b6");
+    this.back = h("button", { title: "previous step (left)", "aria-label": "previous step", onclick: () => this.move(-1) }, "\u25c0");
+    this.forth = h("button", { title: "next step (right)", "aria-label": "next step", onclick: () => this.move(1) }, "\u25b6");
     this.group = h("select", { "aria-label": "task", onchange: () => this.set("group", Number(this.group.value)) });
+    this.sketchColour = h(
+      "select",
+      { "aria-label": "colour of sketches", onchange: () => this.set("sketch_colouring", this.sketchColour.value) },
+      options(SKETCH_COLOURINGS),
+    );
+    this.reload = h(
+      "button",
+      {
+        title: "read the run again: steps that were committed since are there to choose",
+        onclick: () => {
+          this.reload.disabled = true;
+          this.reloaded.textContent = "reading \u2026";
+          this.model.send({ kind: "reload" });
+        },
+      },
+      "reload",
+    );
+    this.reloaded = h("span", { class: "dim", role: "status" });
     const keys = [["\u2190", "\u2192"], " step  ", ["\u2191", "\u2193"], " candidate  ", ["c"], " copy"];
     const hints = keys.map((part) => (typeof part === "string" ? part : part.map((key) => h("kbd", {}, key))));
     return h(
@@ -120,6 +157,9 @@ class Page {
       h("label", {}, "step", this.back, this.slider, this.forth),
       this.stepText,
       h("label", {}, "task", this.group),
+      h("label", { title: "of sketches: the strategy that came of them, or what they say" }, "colour", this.sketchColour),
+      this.reload,
+      this.reloaded,
       h("span", { class: "end" }, hints.flat()),
     );
   }
@@ -286,13 +326,14 @@ class Page {
     if (filter.strategy !== null && !this.names.includes(filter.strategy)) this.names.push(filter.strategy);
     this.strategy.replaceChildren(
       h("option", { value: -1 }, "all strategies"),
-      ...this.names.map((name, value) => h("option", { value, selected: name === filter.strategy }, shown(name).slice(0, 60))),
+      ...this.names.map((name, value) => h("option", { value, selected: name === filter.strategy }, [...shown(name)].slice(0, 60).join(""))),
     );
     if (document.activeElement !== this.search) this.search.value = filter.text;
     this.outcome.value = filter.outcome;
     this.low.value = filter.low ?? "";
     this.high.value = filter.high ?? "";
     this.sort.value = this.get("sort");
+    this.sketchColour.value = this.get("sketch_colouring");
     this.clear.disabled = JSON.stringify(Object.entries(filter).sort()) === JSON.stringify(Object.entries(NO_FILTER).sort());
     const listed = this.get("listed");
     this.count.textContent =
@@ -304,9 +345,9 @@ class Page {
       "div",
       { class: "run" },
       h("b", {}, shown(side.run)),
-      h("span", {}, `${side.environment} \u00b7 ${side.sampler}`),
+      h("span", {}, shown(`${side.environment} \u00b7 ${side.sampler}`)),
     );
-    if (side.missing) return h("section", { class: "side" }, head, h("p", { class: "note" }, side.missing));
+    if (side.missing) return h("section", { class: "side" }, head, h("p", { class: "note" }, shown(side.missing)));
     const prompt = h(
       "details",
       {
@@ -316,7 +357,7 @@ class Page {
         },
       },
       h("summary", { "data-keep": `prompt ${which}` }, `task ${side.task}`),
-      h("pre", { class: "prompt", dir: "auto" }, cut(side.prompt, side.prompt_chars)),
+      h("pre", { class: "prompt", dir: "auto" }, cut(side.prompt)),
     );
     const note = side.note ? h("p", { class: "note" }, shown(side.note)) : null;
     const active = () => {
@@ -328,12 +369,20 @@ class Page {
       head,
       note,
       prompt,
-      this.legend(side),
+      this.legend(side, which),
       h("div", { class: "columns" }, this.list(side, which), this.chosen(side, which)),
     );
   }
 
-  legend(side) {
+  // Where sketches are coloured by cluster: their labels when they are there, and what is to be told of them.
+  clusters(side, which) {
+    if (this.get("sketch_colouring") !== "cluster") return null;
+    const found = this.get("clustered")[which];
+    if (found?.step !== this.get("step") || found.group !== this.get("group")) return { labels: [], note: "", waits: true };
+    return found.labels.length === side.sketches.length ? found : { ...found, labels: [] };
+  }
+
+  legend(side, which) {
     const filtered = this.get("filter").strategy ?? null;
     const chips = side.strategies
       .slice(0, 24)
@@ -353,8 +402,10 @@ class Page {
       );
     const more = side.strategies.length > 24 ? [`and ${side.strategies.length - 24} more`] : [];
     const none = side.strategies.length ? [] : [h("span", { class: "dim" }, "no candidate has a readable strategy")];
-    const by = side.sketches.some((sketch) => sketch.cluster !== null) ? "; sketches by cluster" : "";
-    return h("div", { class: "legend" }, h("span", { class: "dim" }, `strategies${by}`), chips, more, none);
+    const clusters = this.clusters(side, which);
+    const by = clusters === null ? "" : clusters.waits ? "; finding clusters of sketches \u2026" : "; sketches by cluster";
+    const note = clusters?.note ? h("p", { class: "note" }, shown(clusters.note)) : null;
+    return h("div", { class: "legend" }, h("span", { class: "dim" }, `strategies${by}`), chips, more, none, note);
   }
 
   list(side, which) {
@@ -363,15 +414,18 @@ class Page {
     const names = h(
       "div",
       { class: "cells names" },
-      ["no.", "strategy", "reward", "credited", "adv.", "log p", "weight", "finish"].map((name) => h("span", {}, name)),
+      ["no.", "strategy", "reward", "credited", "adv.", "log p", "p/q", "weight", "finish"].map((name) =>
+        h("span", { title: { "p/q": RATIO, weight: `weight applied (correction ${side.correction})` }[name] }, name),
+      ),
     );
-    const row = (index) => this.row(side, which, rows.get(index));
+    const row = (index) => this.row(side, which, rows.get(index)),
+      clusters = this.clusters(side, which);
     let inside;
     if (this.get("sort") === "drafting") {
       const filtering = listed.length < side.candidates.length;
-      inside = side.sketches.flatMap((sketch) => {
+      inside = side.sketches.flatMap((sketch, place) => {
         const own = listed.filter((index) => rows.get(index).sketch === sketch.index);
-        return own.length || !filtering ? [this.sketch(side, sketch), ...own.map(row)] : [];
+        return own.length || !filtering ? [this.sketch(sketch, clusters, place), ...own.map(row)] : [];
       });
       const direct = listed.filter((index) => rows.get(index).sketch === null);
       if (direct.length && side.sketches.length) inside.push(h("div", { class: "sketch dim" }, "drawn without a sketch"));
@@ -381,8 +435,9 @@ class Page {
     return h("div", { class: "list", role: "listbox", "aria-label": "candidates" }, names, inside, empty);
   }
 
-  sketch(side, sketch) {
-    const colour = sketch.cluster !== null ? hue(sketch.cluster) : hue(sketch.strategy);
+  sketch(sketch, clusters, place) {
+    const cluster = clusters?.labels[place],
+      colour = clusters === null ? hue(sketch.strategy) : hue(cluster);
     const tags = [
       sketch.repeats
         ? h("span", { class: "tag old" }, sketch.of === null ? "empty" : `repeats #${sketch.of}`)
@@ -394,8 +449,8 @@ class Page {
         unused: h("span", { class: "tag old" }, "not expanded"),
       }[sketch.novelty],
     ];
-    if (sketch.cluster !== null)
-      tags.push(h("span", { class: "tag", hue: colour }, sketch.cluster < 0 ? "noise" : `cluster ${sketch.cluster + 1}`));
+    if (cluster !== undefined)
+      tags.push(h("span", { class: "tag", hue: colour }, cluster < 0 ? "noise" : `cluster ${cluster + 1}`));
     const facts = [`log p ${number(sketch.logprob)}`, `${sketch.tokens} tokens`, shown(sketch.finish)];
     if (sketch.reward !== null) facts.push(`reward ${number(sketch.reward)}`);
     if (sketch.advantage !== null) facts.push(`advantage ${number(sketch.advantage)}`);
@@ -407,7 +462,7 @@ class Page {
         "div",
         { class: "head" },
         h("b", {}, `#${sketch.index}`),
-        h("span", { class: "words", dir: "auto" }, cut(sketch.text, sketch.chars) || "(empty)"),
+        h("span", { class: "words", dir: "auto" }, cut(sketch) || "(empty)"),
         tags,
       ),
       h("div", { class: "facts" }, facts.join(" \u00b7 ")),
@@ -434,6 +489,7 @@ class Page {
       number(row.credited),
       number(row.advantage),
       number(row.logprob),
+      times(row.ratio, row.log_ratio),
       number(row.weight),
       shown(row.finish),
     ];
@@ -454,7 +510,7 @@ class Page {
         strategy,
         values.map((value) => h("span", {}, value)),
       ),
-      h("div", { class: "says", dir: "auto" }, cut(row.text, row.chars).replace(/\n/g, "\u23ce") || "(empty)"),
+      h("div", { class: "says", dir: "auto" }, cut(row).replace(/\n/g, "\u23ce") || "(empty)"),
     );
   }
 
@@ -479,7 +535,8 @@ class Page {
       credited: number(row.credited, 4),
       advantage: number(row.advantage, 4),
       "log-prob (nats)": number(row.logprob, 3),
-      "weight p/q": number(row.weight, 4),
+      "p/q": times(row.ratio, row.log_ratio),
+      [`weight applied (correction ${side.correction})`]: number(row.weight, 4),
       finish: row.finish,
       tokens: row.tokens,
       "drawn under": row.drawn_under,
@@ -494,8 +551,10 @@ class Page {
       "div",
       { class: "facts-grid" },
       Object.entries(facts).map(([name, value]) => {
-        const said = shown(String(value));
-        return h("div", { title: `${name}: ${said}` }, h("span", {}, name), h("span", {}, said));
+        const said = shown(String(value)),
+          more = name === "p/q" ? `\n${RATIO}; its log: ${number(row.log_ratio, 3)} nats` : "";
+        const wide = name.startsWith("weight") ? "wide" : null;
+        return h("div", { class: wide, title: `${name}: ${said}${more}` }, h("span", {}, name), h("span", {}, said));
       }),
     );
     return h(
@@ -523,7 +582,7 @@ class Page {
       },
       h("summary", { "data-keep": `text ${which}` }, `text (${page.total.toLocaleString("en")} letters)`),
       box,
-      this.more(which, "text", page.text.length, page.total),
+      this.more(which, "text", page.end, page.total),
     );
   }
 
@@ -596,8 +655,8 @@ class Page {
         seed: draft.seed === "" ? null : Number(draft.seed),
       });
     };
-    const [letters, all] = [sketch.text.length, sketch.total].map((count) => count.toLocaleString("en"));
-    const note = sketch.total > sketch.text.length ? h("p", { class: "note" }, `its first ${letters} of ${all} letters`) : null;
+    const [letters, all] = [sketch.end, sketch.total].map((count) => count.toLocaleString("en"));
+    const note = sketch.total > sketch.end ? h("p", { class: "note" }, `its first ${letters} of ${all} letters`) : null;
     const box = h("div", { class: "expansion", "data-expansion": which, "data-key": draft.key, role: "status" });
     const button = h("button", { "data-keep": `expand ${which}`, "data-expand": which, onclick: expand }, "Expand");
     const controls = h(
@@ -657,7 +716,7 @@ class Page {
         strategy,
         h("span", { class: "dim" }, facts.join(" \u00b7 ")),
       ),
-      h("pre", { dir: "auto" }, cut(one.text, one.chars) || "(empty)"),
+      h("pre", { dir: "auto" }, cut(one) || "(empty)"),
     );
   }
 
@@ -701,7 +760,7 @@ class Page {
       h("h4", {}, "tokens", segments),
       this.scale(mode),
       box,
-      this.more(which, "tokens", page.start + page.ids.length, page.total),
+      this.more(which, "tokens", page.end, page.total),
       note ? h("p", { class: "note" }, note) : null,
     );
   }
@@ -777,11 +836,12 @@ class Page {
     const chosen = [this.get("step"), this.get("sides")[which].group, this.get("candidates")[which]].join(" ");
     if (!replay || [replay.step, replay.group, replay.index].join(" ") !== chosen)
       return box.replaceChildren(h("span", { class: "dim" }, "drawing \u2026"));
-    if (!replay.frames.length) return box.replaceChildren(h("p", { class: "note" }, replay.note || "nothing to be drawn"));
+    if (!replay.frames.length) return box.replaceChildren(h("p", { class: "note" }, shown(replay.note) || "nothing to be drawn"));
     const last = replay.frames.length - 1,
       kept = this.stages[which]?.key === chosen ? this.stages[which].at : last;
     const picture = h("div", { class: "picture" }),
       caption = h("div", { class: "caption", role: "status" }),
+      said = h("div", { class: "said" }),
       place = h("span", { class: "dim" });
     const slider = h("input", {
       type: "range",
@@ -799,6 +859,7 @@ class Page {
       const frame = replay.frames[at];
       place.textContent = `${at} of ${last}`;
       caption.textContent = shown(frame.caption);
+      said.replaceChildren(...this.turn(frame.turn, replay.turns));
       picture.replaceChildren(
         frame.svg
           ? h("img", { alt: frame.text, src: `data:image/svg+xml,${encodeURIComponent(frame.svg)}` })
@@ -821,10 +882,17 @@ class Page {
           place,
         ),
         caption,
-        replay.note ? h("p", { class: "note" }, replay.note) : null,
+        said,
+        replay.note ? h("p", { class: "note" }, shown(replay.note)) : null,
       ),
     );
     go(kept);
+  }
+
+  // What the policy said in the turn that a picture belongs to; nothing where the answer was judged whole.
+  turn(number, turns) {
+    const said = turns[number - 1];
+    return said ? [h("span", { class: "dim" }, `turn ${number} said`), h("pre", { dir: "auto" }, cut(said) || "(empty)")] : [];
   }
 
   play(slider, last, go) {
@@ -852,6 +920,11 @@ class Page {
       draft.said = said;
       return this.expanded(side, this.get("sides")[side], draft);
     }
+    if (message.kind === "reload") {
+      this.reload.disabled = false;
+      this.reloaded.textContent = shown(message.said);
+      return;
+    }
     if (message.candidate !== this.get("candidates")[message.side]) return;
     if (message.kind === "copy") return this.copied(message);
     const button = [...this.body.querySelectorAll("[data-more]")].find(
@@ -861,8 +934,7 @@ class Page {
     const page = message.page;
     if (message.what === "text") button.previousSibling.append(shown(page.text));
     else this.fill(button.previousSibling, page, this.get("colouring"));
-    const seen = page.start + (message.what === "text" ? page.text : page.ids).length;
-    button.replaceWith(...[this.more(message.side, message.what, seen, page.total)].filter(Boolean));
+    button.replaceWith(...[this.more(message.side, message.what, page.end, page.total)].filter(Boolean));
   }
 
   async copied(message) {

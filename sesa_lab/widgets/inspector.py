@@ -21,11 +21,10 @@ import traitlets as t
 from sesa_lab import runs
 from sesa_lab.errors import InputError, first_line, short, suggest
 from sesa_lab.runs.browse import Groups, nothing_yet, told
-from sesa_lab.widgets import expansion, payload
+from sesa_lab.widgets import clustering, expansion, payload
+from sesa_lab.widgets.clustering import Clusters
 from sesa_lab.widgets.expansion import Expander
-from sesa_lab.widgets.frames import Stage
-from sesa_lab.widgets.payload import Clusters, Shown
-from sesa_lab.widgets.tokens import Speller, find
+from sesa_lab.widgets.side import Side
 
 COLOURINGS = ("surprisal", "entropy", "trained", "ratio", "plain")
 """Of tokens: -log-prob when drawn; entropy of the policy's distribution there, -log-prob, both under the training context; ratio of
@@ -40,40 +39,6 @@ class ChoiceError(InputError, t.TraitError):
     """A choice that the run does not have. traitlets takes back what came from the page, for it is a trait's error too."""
 
 
-class _Side:
-    """One of the runs that are shown, and the group of it that is."""
-
-    def __init__(self, run: runs.Run | str | Path, tokenizer: str | Path | None, expander: Expander | None) -> None:
-        self.given = tokenizer
-        self.expander = expander
-        self.shown: Shown | None = None
-        self.listed: dict[str, Any] = {}
-        self.speller: Speller | None = None
-        self.open(run)
-        self.stage = Stage(self.run)
-
-    def open(self, run: runs.Run | str | Path) -> None:
-        """Read the index anew."""
-        self.run = run if isinstance(run, runs.Run) else runs.load(run)
-        self.groups = Groups(self.run)
-        if self.speller is None:
-            self.speller = find(self.run, self.given)
-
-    def show(self, step: int, group: int | None, clusters: Clusters | None) -> None:
-        """Read one group; None: there is none to be shown."""
-        self.shown = None if group is None else Shown.read(self.groups, step, group)
-        self.listed = {} if self.shown is None else payload.summary(self.shown, clusters)
-
-    def compare(self, first: _Side) -> None:
-        """Say so where a task of the same number is another one here: its number means nothing across environments."""
-        if self is first or not self.listed or self.listed["prompt"] == first.listed["prompt"]:
-            return
-        ours, theirs = self.run.config.environment.options, first.run.config.environment.options
-        names = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
-        other = ", ".join(f"{name} = {short(ours.get(name))}, not {short(theirs.get(name))}" for name in names)
-        self.listed["note"] = f"task {self.listed['task']} is another one in this run ({other or 'prompts differ'})"
-
-
 class SketchInspector(anywidget.AnyWidget):
     """A run, or two side by side on the same step and task, to be looked through in JupyterLab.
 
@@ -84,8 +49,9 @@ class SketchInspector(anywidget.AnyWidget):
         other: another one, shown beside it at the same step wherever it has the same task there.
         tokenizer: folder with the ``tokenizer.json`` of the model, where this machine does not find it by itself; one for
             each run, or one for both.
-        clusters: labels of a group's sketches, to colour them by what they say rather than by what came of them;
-            e.g. ``lambda texts: diversity.agglomerative(diversity.embed(texts))``.
+        clusters: labels of a group's sketches, to colour them by what they say rather than by what came of them, from their
+            texts: a label each, from 0 on, -1 for noise. Asked in a thread, for the group that is shown; what it does wrong is
+            told in the page. None: ``clustering.by_meaning``, and colours are those of strategies until others are asked for.
         expander: with one, the chosen candidate's sketch can be edited and expanded anew, and what comes of it is listed
             below it; e.g. ``sesa_lab.expanding.Expander(run)``, which loads the run's policy. One for all runs, or one (or
             None) for each.
@@ -94,11 +60,14 @@ class SketchInspector(anywidget.AnyWidget):
         step, group: what is shown; setting one reads that group, and only that.
         candidates: index of the chosen candidate, one a run; -1: none passes the filter.
         colouring: of tokens, one of ``COLOURINGS``; an older run has no entropies.
+        sketch_colouring: of sketches, one of ``clustering.COLOURINGS``. Clusters are worked out only where they are chosen, or
+            ``clusters`` was given, and never before a step is shown.
         sort: one of ``payload.SORTS``.
         filter: some of the keys of ``payload.NO_FILTER``; see ``payload.passing``.
 
     Raises:
-        InputError: no run folder, a run without committed candidates, or a choice that the run does not have.
+        InputError: no run folder, a run without committed candidates, a choice that the run does not have, or ``clusters``
+            that cannot be called.
     """
 
     _esm = _HERE / "inspector.js"
@@ -108,6 +77,7 @@ class SketchInspector(anywidget.AnyWidget):
     group = t.Int().tag(sync=True)
     candidates = t.List(t.Int()).tag(sync=True)
     colouring = t.Unicode("surprisal").tag(sync=True)
+    sketch_colouring = t.Unicode("strategy").tag(sync=True)
     sort = t.Unicode("drafting").tag(sync=True)
     filter = t.Dict().tag(sync=True)
 
@@ -117,9 +87,9 @@ class SketchInspector(anywidget.AnyWidget):
     listed: t.List[Any] = t.List().tag(sync=True)
     details: t.List[Any] = t.List().tag(sync=True)
     replays: t.List[Any] = t.List().tag(sync=True)
+    clustered: t.List[Any] = t.List().tag(sync=True)
 
-    _artist: ThreadPoolExecutor | None = None  # also where __init__ raised: ipywidgets closes what is thrown away
-    _helper: ThreadPoolExecutor | None = None
+    _threads: tuple[ThreadPoolExecutor, ...] = ()  # also where __init__ raised: ipywidgets closes what is thrown away
 
     def __init__(
         self,
@@ -134,33 +104,49 @@ class SketchInspector(anywidget.AnyWidget):
         named = [tokenizer] * 2 if tokenizer is None or isinstance(tokenizer, (str, Path)) else list(tokenizer)
         if len(named) < len(given):
             raise InputError(f"tokenizer names {len(named)} folders for {len(given)} runs; expected one, or one each")
+        if clusters is not None and not callable(clusters):
+            raise InputError(f"clusters is {short(clusters)}, expected a function of texts; None: the usual one")
         expanders = expansion.each(expander, len(given))
-        self._sides = [_Side(*each) for each in zip(given, named, expanders, strict=False)]
+        self._sides = [Side(*each) for each in zip(given, named, expanders, strict=False)]
         first = self._first().table
         if not len(first):
             raise nothing_yet(self._sides[0].run)
-        self._clusters = clusters
+        self._clusters = clusters or clustering.by_meaning
         self._at: tuple[int, int] | None = None
-        self._artist = ThreadPoolExecutor(1, "sketch-inspector")
-        self._helper = ThreadPoolExecutor(1, "sketch-expander")  # one of its own: replays do not wait for a policy
+        # One of its own for each: replays do not wait for a policy, nor for an embedding model.
+        names = ("sketch-inspector", "sketch-expander", "sketch-clusters")
+        self._threads = self._artist, self._helper, self._sorter = tuple(ThreadPoolExecutor(1, name) for name in names)
         self._drawing: Future[None] | None = None
         self._expanding: Future[None] | None = None
+        self._clustering: Future[None] | None = None
         self._sending = RLock()
         super().__init__()
+        self.sketch_colouring = "strategy" if clusters is None else "cluster"
         self.on_msg(self._asked)
         self._open(int(first["step"].iloc[-1]), int(first[first["step"] == first["step"].iloc[-1]]["group"].iloc[0]))
 
     def refresh(self) -> None:
-        """Read the runs again: what was committed since is there to choose; what is shown stays."""
-        for side in self._sides:
-            side.open(side.run.path)
-        self._open(self.step, self.group)
+        """Read the runs again: what was committed since is there to choose; what is shown stays.
+
+        A run that was made anew may lack it: then the last step is shown, or the first group of the step.
+
+        Raises:
+            InputError: a run that is gone, damaged, or has no candidates any more; what is shown stays.
+        """
+        read = [Groups(runs.load(side.run.path)) for side in self._sides]
+        table = read[0].table
+        if not len(table):
+            raise nothing_yet(read[0].run)
+        for side, groups in zip(self._sides, read, strict=True):
+            side.open(groups)
+        step = self.step if self.step in read[0].steps else read[0].steps[-1]
+        there = read[0].at(step)["group"].tolist()
+        self._open(step, self.group if self.group in there else int(there[0]))
 
     def close(self) -> None:
-        """End the widget, and the threads that replay candidates and expand sketches."""
-        for thread in (self._artist, self._helper):
-            if thread is not None:
-                thread.shutdown(wait=False, cancel_futures=True)
+        """End the widget, and the threads that replay candidates, expand sketches and find clusters."""
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
         super().close()
 
     @t.validate("step")
@@ -178,10 +164,10 @@ class SketchInspector(anywidget.AnyWidget):
             raise ChoiceError(f"group {proposal['value']} is not in step {self.step}; expected one of {told(there)}")
         return int(proposal["value"])
 
-    @t.validate("colouring", "sort")
+    @t.validate("colouring", "sketch_colouring", "sort")
     def _known_word(self, proposal: Any) -> str:
         name = proposal["trait"].name
-        words = COLOURINGS if name == "colouring" else payload.SORTS
+        words = {"colouring": COLOURINGS, "sketch_colouring": clustering.COLOURINGS, "sort": payload.SORTS}[name]
         if proposal["value"] not in words:
             raise ChoiceError(f"{name} {short(proposal['value'])}; {suggest(proposal['value'], list(words))}")
         return str(proposal["value"])
@@ -220,6 +206,11 @@ class SketchInspector(anywidget.AnyWidget):
             with self._one_message():
                 self._look()
 
+    @t.observe("sketch_colouring")
+    def _recoloured(self, change: Any) -> None:
+        if self._at is not None:
+            self._cluster()
+
     @contextmanager
     def _one_message(self) -> Iterator[None]:
         """What the body sets goes to the page at once; a replay that is done meanwhile waits."""
@@ -235,7 +226,7 @@ class SketchInspector(anywidget.AnyWidget):
         task = int(there.loc[there["group"] == group, "task"].iloc[0])
         for side in self._sides:
             found = group if side is self._sides[0] else side.groups.group_of(step, task)
-            side.show(step, found, self._clusters)
+            side.show(step, found)
         kept = self.candidates if self._at == (step, group) else [-1] * len(self._sides)
         self._at = (step, group)
         self._sides[-1].compare(self._sides[0])
@@ -246,6 +237,7 @@ class SketchInspector(anywidget.AnyWidget):
             self.groups = [_group(row) for row in there.to_dict("records")]
             self.sides = [_header(side, step, task) for side in self._sides]
             self._sift(kept, anew=True)
+            self._cluster()
 
     def _sift(self, kept: list[int], anew: bool = False) -> None:
         """List what passes the filter; of ``kept`` what is listed is chosen, else the first. ``anew``: rows were read."""
@@ -272,7 +264,6 @@ class SketchInspector(anywidget.AnyWidget):
             None if side.shown is None or place < 0 else side.shown.row(place)
             for side, place in zip(self._sides, self.candidates, strict=True)
         ]
-        assert self._artist is not None
         self._drawing = self._artist.submit(self._draw, self._key(), rows)
 
     def _key(self) -> tuple[Any, ...]:
@@ -294,8 +285,38 @@ class SketchInspector(anywidget.AnyWidget):
                 if key == self._key():
                     self.replays = drawn + [{}] * (len(rows) - len(drawn))
 
+    def _cluster(self) -> None:
+        """Where sketches are coloured by cluster, send the labels of those shown when they are found."""
+        if self._clustering is not None:
+            self._clustering.cancel()
+        if self.sketch_colouring == "cluster":
+            texts = [[] if side.shown is None else side.shown.sketches["text"].to_pylist() for side in self._sides]
+            self._clustering = self._sorter.submit(self._label, (self.step, self.group), texts)
+
+    def _label(self, at: tuple[int, int], texts: list[list[str]]) -> None:
+        """In a thread: an embedding model may have to be loaded first, which takes seconds."""
+        found: list[dict[str, Any]] = []
+        note = ""
+        try:
+            found += [{"labels": clustering.labels(self._clusters, own)} for own in texts]
+        except InputError as error:
+            note = first_line(error)
+        except (
+            Exception
+        ) as error:  # of whoever was handed in, or a bug: told in the page, since nobody sees this thread's
+            note = f"clusters failed: {type(error).__name__}: {first_line(error)}"
+            raise
+        finally:
+            with self._sending:
+                if at == self._at:
+                    place = {"step": at[0], "group": at[1], "note": note}
+                    self.clustered = [place | one for one in found or [{"labels": []}] * len(texts)]
+
     def _asked(self, _: Any, content: Mapping[str, Any], buffers: Any) -> None:
         """A message of the page: ``{"kind", "side", ...}``; what cannot be answered any more is left unanswered."""
+        if content.get("kind") == "reload":
+            self.send({"kind": "reload", "said": self._reload()})
+            return
         answer = _ANSWERS.get(content.get("kind", ""))
         number = content.get("side")
         if answer is None or not isinstance(number, int) or not 0 <= number < len(self._sides):
@@ -308,8 +329,18 @@ class SketchInspector(anywidget.AnyWidget):
         if isinstance(said, dict):
             self.send(head | said)
         else:
-            assert self._helper is not None
             self._expanding = self._helper.submit(self._work, head | said.head, said.work)
+
+    def _reload(self) -> str:
+        """``refresh``, and what came of it in a few words."""
+        before, shown = self.steps, self.step
+        try:
+            self.refresh()
+        except InputError as error:
+            return first_line(error)
+        new = len(set(self.steps) - set(before))
+        said = f"{new} new step{'s' * (new != 1)}" if new else "no new step"
+        return said if shown in self.steps else f"step {shown} is gone; {said}"
 
     def _work(self, head: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> None:
         """In a thread: a policy answers, which may take minutes."""
@@ -333,7 +364,7 @@ class _Later:
     work: Callable[[], dict[str, Any]]
 
 
-def _more(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
+def _more(side: Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
     """The next page of a text or of tokens."""
     assert side.shown is not None
     start = max(0, int(content["start"]))
@@ -342,13 +373,13 @@ def _more(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]
     return {"what": "tokens", "page": payload.token_page(side.shown, place, start, side.speller)}
 
 
-def _copy(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
+def _copy(side: Side, place: int, content: Mapping[str, Any]) -> dict[str, Any]:
     """All that is stored of the candidate."""
     assert side.shown is not None
     return {"text": payload.whole(side.shown, place, side.run.label)}
 
 
-def _expand(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, Any] | _Later:
+def _expand(side: Side, place: int, content: Mapping[str, Any]) -> dict[str, Any] | _Later:
     """Solutions of an edited sketch, or why there are none; about the candidate that the page showed when it asked."""
     head = {name: content.get(name) for name in ("step", "group", "candidate")}
     try:
@@ -363,19 +394,20 @@ def _expand(side: _Side, place: int, content: Mapping[str, Any]) -> dict[str, An
 
 
 # What the page may ask for by message: a function here, and a button in inspector.js.
-_ANSWERS: dict[str, Callable[[_Side, int, Mapping[str, Any]], dict[str, Any] | _Later]] = {
+_ANSWERS: dict[str, Callable[[Side, int, Mapping[str, Any]], dict[str, Any] | _Later]] = {
     "more": _more,
     "copy": _copy,
     "expand": _expand,
 }
 
 
-def _header(side: _Side, step: int, task: int) -> dict[str, Any]:
+def _header(side: Side, step: int, task: int) -> dict[str, Any]:
     """What is shown of a run: its name, and its group or why there is none."""
     head = {"run": side.run.label, "environment": side.run.config.environment.name, **side.listed}
     head["sampler"] = side.run.config.sampler.name
     head["tokens_note"] = "" if side.speller is not None else NO_TOKENIZER
     head["expands"] = 0 if side.expander is None else expansion.MOST  # how many solutions may be asked for
+    head["correction"] = side.run.config_at(step).update.correction
     head["missing"] = "" if side.listed else f"this run has no group with task {task} at step {step}"
     return head
 

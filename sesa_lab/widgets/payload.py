@@ -30,9 +30,6 @@ SORTS = ("drafting", "reward", "credited", "advantage", "logprob", "length", "st
 OUTCOMES = ("all", "solved", "failed", "unreadable")
 NO_FILTER: dict[str, Any] = {"text": "", "strategy": None, "outcome": "all", "low": None, "high": None}
 
-Clusters = Callable[[Sequence[str]], Sequence[int]]
-"""Texts of a group's sketches -> a label each, -1 for noise; e.g. ``lambda t: diversity.agglomerative(diversity.embed(t))``."""
-
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -54,13 +51,22 @@ class Shown:
         return found
 
 
-def summary(shown: Shown, clusters: Clusters | None = None) -> dict[str, Any]:
+def excerpt(text: str, most: int, name: str = "text") -> dict[str, Any]:
+    """``{name: its first letters, "chars": letters in all, "cut": whether there are more}``.
+
+    Letters are code points, as Python counts them. JavaScript counts UTF-16 units: it is told what it would have to count.
+    """
+    return {name: text[:most], "chars": len(text), "cut": len(text) > most}
+
+
+def summary(shown: Shown) -> dict[str, Any]:
     """The group as the list shows it: task, strategies by first appearance, sketches in drafting order, candidates.
 
     A strategy is told by its number in ``strategies``. Of a sketch, ``repeats`` is the run's own flag and ``of`` the first
     sketch with the same words; ``novelty`` is about the strategies of its own solutions: ``new`` (no solution of an earlier
     sketch has one of them), ``known``, ``unreadable``, or ``unused`` (nobody expands it). Of a candidate, ``of`` is the
-    first candidate of the group with its strategy, where that is another.
+    first candidate of the group with its strategy, where that is another; ``weight`` is the factor that the correction applied,
+    and ``ratio`` the importance ratio p/q itself (see ``ratio``).
     """
     candidates = _candidates(shown)
     names: dict[str, int] = {}
@@ -77,10 +83,9 @@ def summary(shown: Shown, clusters: Clusters | None = None) -> dict[str, Any]:
         "step": shown.step,
         "group": shown.group,
         "task": shown.rollouts["task"][0].as_py(),
-        "prompt": prompt[:PROMPT],
-        "prompt_chars": len(prompt),
+        "prompt": excerpt(prompt, PROMPT),
         "strategies": [name[:EXCERPT] for name in names],
-        "sketches": _sketches(shown, candidates, clusters),
+        "sketches": _sketches(shown, candidates),
         "candidates": candidates,
     }
 
@@ -88,6 +93,7 @@ def summary(shown: Shown, clusters: Clusters | None = None) -> dict[str, Any]:
 def _candidates(shown: Shown) -> list[dict[str, Any]]:
     kept = ["index", "strategy", "success", "reward", "credited", "advantage", "weight", "finish", "redraws"]
     kept += ["sampled_tokens", "drawn_under", "trained_under", "sketches", "completion", "turns", "history"]
+    drawn, old = (_vectors(shown.rollouts[name]) for name in ("drawn_logprobs", "old_logprobs"))
     sums = _sums(shown.rollouts["drawn_logprobs"])
     lengths = [len(ids) for ids in _vectors(shown.rollouts["token_ids"])]
     rows = []
@@ -103,18 +109,37 @@ def _candidates(shown: Shown) -> list[dict[str, Any]]:
                 "history": len(row["history"] or []),
                 "tokens": lengths[place],
                 "logprob": finite(sums[place]),
-                "text": text[:EXCERPT],
-                "chars": len(text),
+                **ratio(row["drawn_under"], row["trained_under"], drawn[place], old[place]),
+                **excerpt(text, EXCERPT),
             }
         )
     return rows
 
 
-def _sketches(shown: Shown, candidates: Sequence[Mapping[str, Any]], clusters: Clusters | None) -> list[dict[str, Any]]:
+def ratio(drawn_under: str | None, trained_under: str | None, drawn: Any, old: Any) -> dict[str, float | None]:
+    """p/q of a whole completion: p under its first training context, q under the drawing one, policy when drawn.
+
+    Where the two contexts are one, p = q by construction: 1, as the update has it, whatever rounding says.
+
+    Args:
+        drawn_under, trained_under: kinds of context, as in the table of rollouts; None in runs that lack them.
+        drawn, old: log-probs, one a token.
+
+    Returns:
+        ``log_ratio`` (nats) and ``ratio``; None where a log-prob a token is not stored, and where it is beyond all numbers.
+    """
+    if drawn_under == (trained_under or "").partition("+")[0]:
+        return {"log_ratio": 0.0, "ratio": 1.0}
+    if len(drawn) != len(old) or not len(old):
+        return {"log_ratio": None, "ratio": None}
+    log = float(np.sum(old - drawn))
+    return {"log_ratio": finite(log), "ratio": math.exp(log) if log < 700.0 else None}
+
+
+def _sketches(shown: Shown, candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     kept = ["index", "text", "finish", "repeats", "redraws", "sampled_tokens", "reward", "advantage"]
     rows = shown.sketches.select(kept).to_pylist()
     sums, lengths = _sums(shown.sketches["logprobs"]), [len(ids) for ids in _vectors(shown.sketches["token_ids"])]
-    labels = [int(label) for label in clusters([row["text"] for row in rows])] if clusters and rows else []
     words: dict[str, int] = {}
     seen: set[int] = set()
     found = []
@@ -127,12 +152,10 @@ def _sketches(shown: Shown, candidates: Sequence[Mapping[str, Any]], clusters: C
         found.append(
             {name: finite(value) for name, value in row.items()}
             | {
-                "text": text[: 2 * EXCERPT],
-                "chars": len(text),
+                **excerpt(text, 2 * EXCERPT),
                 "of": None if earlier == row["index"] else earlier,
                 "novelty": ("known" if seen.issuperset(reached) else "new") if reached else unread,
                 "strategy": Counter(reached).most_common(1)[0][0] if reached else None,
-                "cluster": labels[place] if labels else None,
                 "tokens": lengths[place],
                 "logprob": finite(sums[place]),
             }
@@ -215,14 +238,15 @@ def detail(shown: Shown, index: int, speller: Speller | None) -> dict[str, Any]:
         "candidate": index,
         "text": text_page(shown, index, 0),
         "tokens": token_page(shown, index, 0, speller),
-        "sketch": {"text": sketch[:SKETCH], "total": len(sketch)},
+        "sketch": {"text": sketch[:SKETCH], "end": min(len(sketch), SKETCH), "total": len(sketch)},
     }
 
 
 def text_page(shown: Shown, index: int, start: int) -> dict[str, Any]:
-    """``TEXT`` letters of the completion from ``start`` on, and how many it has."""
+    """``TEXT`` letters of the completion from ``start`` on, where these end, and how many it has. All count code points."""
     text = shown.rollouts["completion"][index].as_py() or ""
-    return {"start": start, "text": text[start : start + TEXT], "total": len(text)}
+    said = text[start : start + TEXT]
+    return {"start": start, "end": start + len(said), "text": said, "total": len(text)}
 
 
 def token_page(shown: Shown, index: int, start: int, speller: Speller | None) -> dict[str, Any]:
@@ -231,8 +255,8 @@ def token_page(shown: Shown, index: int, start: int, speller: Speller | None) ->
     Returns:
         ``pieces`` (None: no tokenizer, or not the one that made this text), ``ids``, ``drawn`` and ``trained`` (log-probs,
         nats, policy when drawn, under the drawing and the first training context; None where the run has none), ``entropies``
-        (of the latter's distributions, nats; None in runs made before they were kept), ``turns`` (places where a turn begins)
-        and ``total``.
+        (of the latter's distributions, nats; None in runs made before they were kept), ``turns`` (places where a turn begins),
+        ``end`` (the token after the last of the page) and ``total``.
     """
     stored = ("token_ids", "drawn_logprobs", "old_logprobs", "old_entropies")
     row = {name: _vectors(shown.rollouts[name])[index] for name in stored}
@@ -242,6 +266,7 @@ def token_page(shown: Shown, index: int, start: int, speller: Speller | None) ->
     fits = speller is not None and speller.fits(ids[: (lengths or [total])[0]], _first_turn(shown, index))
     return {
         "start": start,
+        "end": max(start, min(end, total)),
         "total": total,
         "ids": ids[start:end],
         "pieces": speller.pieces(ids)[start:end] if speller is not None and fits else None,

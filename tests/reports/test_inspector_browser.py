@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from sesa_lab.widgets import SketchInspector
+from sesa_lab.errors import UNSEEN
+from sesa_lab.widgets import SketchInspector, clustering
 from tests.reports.conftest import Visit
 from tests.widgets.inspector_page import Kernel, page_file
-from tests.widgets.inspector_runs import ATTACKS, SKETCHES, small_run
+from tests.widgets.inspector_runs import ATTACKS, SKETCHES, episodes_run, small_run
 
 pytestmark = pytest.mark.browser
 ARTEFACTS = Path(__file__).parents[2] / "reports" / "artefacts"
@@ -29,8 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def show(visit: Callable[..., Visit], tmp_path: Path) -> Iterator[Callable[..., tuple[Visit, SketchInspector]]]:
     widgets = []
 
-    def shown(*runs: Path, scheme: str = "light", width: int = 1280, **chosen: Any) -> tuple[Visit, SketchInspector]:
-        widget = SketchInspector(*runs)
+    def shown(
+        *runs: Path, scheme: str = "light", width: int = 1280, clusters: Any = None, **chosen: Any
+    ) -> tuple[Visit, SketchInspector]:
+        widget = SketchInspector(*runs, clusters=clusters)
         widgets.append(widget)
         for name, value in chosen.items():
             setattr(widget, name, value)
@@ -197,6 +201,120 @@ def test_hostile_text_is_text(folder: Path, show: Callable[..., Any]) -> None:
     check_quiet(seen)
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTEFACTS / "inspector-hostile.png", full_page=True)
+
+
+def test_a_page_of_letters_beyond_the_first_65536_loses_none(tmp_path: Path, show: Callable[..., Any]) -> None:
+    """JavaScript counts two for each of them: what was shown, and what is asked for next, is counted by Python alone."""
+    text = "\U0001d465=1; " * 6_000
+    changed = {"completion": text, "turns": [text], "sketch": "\U0001d465" * 300, "prompt": "\U0001d465" * 7_000}
+    seen, _ = show(small_run(tmp_path / "run", 2, changed=changed), candidates=[5])
+    page = seen.page
+    expect(page.locator(".row[aria-selected=true] .says")).to_contain_text("\u2026 (30,000 letters)")
+    page.locator(".chosen summary").click()
+    page.get_by_role("button", name="show more (20,000 of 30,000 shown)").click()
+    expect(page.locator("[data-more='text 0']")).to_have_count(0)
+    assert page.locator("pre.text").text_content() == text
+    check_quiet(seen)
+
+
+def test_marks_that_are_not_to_be_seen_are_shown_by_their_numbers(tmp_path: Path, show: Callable[..., Any]) -> None:
+    marks = [chr(one) for pair in UNSEEN for one in pair if not 0xD800 <= one <= 0xDFFF]
+    text = "".join(f"a{mark}b " for mark in marks) + "\U0001f3c6 \u05d0"
+    seen, _ = show(small_run(tmp_path / "run", 2, changed={"completion": text, "turns": [text]}), candidates=[5])
+    page = seen.page
+    page.locator(".chosen summary").click()
+    said = "".join(f"a\u27e8{ord(mark):02x}\u27e9b " for mark in marks) + "\U0001f3c6 \u05d0"
+    assert page.locator("pre.text").text_content() == said
+    page.evaluate(
+        """() => { const [one] = model.get("replays"); model.state.replays = [{ ...one, note: "left \u200f right" }];
+        model.tell("change:replays"); }"""
+    )
+    expect(page.locator(".stage .note")).to_have_text("left \u27e8200f\u27e9 right")
+    check_quiet(seen)
+
+
+def test_the_ratio_and_the_weight_are_two_numbers(folder: Path, show: Callable[..., Any]) -> None:
+    seen, widget = show(folder, candidates=[1])
+    page, row = seen.page, widget.sides[0]["candidates"][1]
+    cells = page.locator(".row[aria-selected=true] .cells > span").all_inner_texts()
+    heads = page.locator(".names > span").all_inner_texts()
+    assert 0.01 < row["ratio"] < 1000
+    assert cells[heads.index("p/q")] == f"{row['ratio']:.2f}" and cells[heads.index("weight")] == "1.10"
+    facts = page.locator(".facts-grid")
+    expect(facts).to_contain_text("weight applied (correction none)1.1000")
+    expect(facts).to_contain_text(f"p/q{row['ratio']:.2f}")
+    check_quiet(seen)
+
+
+def test_an_episode_is_replayed_move_by_move_with_what_was_said(tmp_path: Path, show: Callable[..., Any]) -> None:
+    run = episodes_run(tmp_path / "run", "frozen_lake", slippery="yes", min_distance=2)
+    seen, widget = show(run, candidates=[2])
+    page, replay = seen.page, widget.replays[0]
+    picture, caption = page.locator(".stage img"), page.locator(".stage .caption")
+    expect(caption).to_have_text(replay["frames"][-1]["caption"])
+    assert picture.evaluate(DECODED) == replay["frames"][-1]["svg"]
+    expect(page.locator(".stage .said pre")).to_have_text(replay["turns"][-1]["text"])
+    page.get_by_label("move").focus()
+    page.keyboard.press("Home")
+    expect(caption).to_have_text("start")
+    expect(page.locator(".stage .said pre")).to_have_count(0)
+    page.keyboard.press("ArrowRight")
+    expect(caption).to_have_text("turn 1: no action that can be read; reward 0")
+    expect(page.locator(".stage .said")).to_contain_text("turn 1 said")
+    expect(page.locator(".stage .said pre")).to_contain_text("\u2026 (3,000 letters)")
+    for frame in replay["frames"][2:]:
+        page.keyboard.press("ArrowRight")
+        expect(caption).to_have_text(frame["caption"])
+        assert picture.evaluate(DECODED) == frame["svg"]
+    check_quiet(seen)
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTEFACTS / "inspector-episode.png", full_page=True)
+
+
+def test_sketches_are_coloured_by_cluster_when_asked_for(
+    folder: Path, show: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clustering, "by_meaning", lambda texts: [1, -1, 0])
+    seen, widget = show(folder)
+    page, control = seen.page, seen.page.get_by_label("colour of sketches")
+    expect(control).to_have_value("strategy")
+    assert "cluster" not in page.locator(".list").inner_text()
+    control.select_option("cluster")
+    tags = page.locator(".sketch .tag", has_text=re.compile("^(cluster|noise)"))
+    expect(tags).to_have_text(["cluster 2", "noise", "cluster 1"])
+    hue = "e => e.style.getPropertyValue('--hue')"
+    heads = page.locator(".sketch:not(.dim)")
+    assert [one.evaluate(hue) for one in heads.all()] == ["#D55E00", "", "#0072B2"]
+    expect(page.locator(".legend")).to_contain_text("sketches by cluster")
+    assert widget.sketch_colouring == "cluster"
+    page.screenshot(path=ARTEFACTS / "inspector-clusters.png", full_page=True)
+    page.get_by_role("button", name="previous step").click()
+    expect(page.locator("summary", has_text="task 4")).to_be_visible()
+    expect(tags).to_have_count(3)
+    control.select_option("strategy")
+    expect(tags).to_have_count(0)
+    check_quiet(seen)
+
+
+def test_wrong_clusters_are_a_note(folder: Path, show: Callable[..., Any]) -> None:
+    seen, _ = show(folder, clusters=lambda texts: [0])
+    expect(seen.page.locator(".legend .note")).to_contain_text("clusters returned [0], expected 3 whole numbers")
+    expect(seen.page.get_by_label("colour of sketches")).to_have_value("cluster")
+    check_quiet(seen)
+
+
+def test_a_run_that_is_being_written_is_read_again(tmp_path: Path, show: Callable[..., Any]) -> None:
+    path = small_run(tmp_path / "run", steps=2)
+    seen, _ = show(path)
+    page, button = seen.page, seen.page.get_by_role("button", name="reload")
+    button.click()
+    expect(page.get_by_role("status").filter(has_text="no new step")).to_be_visible()
+    small_run(path, steps=4, first=3)
+    button.click()
+    expect(page.get_by_role("status").filter(has_text="2 new steps")).to_be_visible()
+    expect(page.locator(".bar b")).to_have_text("2 of 4")
+    expect(button).to_be_enabled()
+    check_quiet(seen)
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS[:6], "]]><script>window.pwned=1</script>", "${window.pwned=1}"])

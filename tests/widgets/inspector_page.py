@@ -15,7 +15,7 @@ from sesa_lab.widgets import inspector
 
 FOLDER = Path(inspector.__file__).parent
 TRAITS = ["step", "group", "candidates", "colouring", "sort", "filter", "steps", "groups", "sides", "listed", "details"]
-TRAITS += ["replays"]
+TRAITS += ["replays", "sketch_colouring", "clustered"]
 _PAGE = """<!doctype html><meta charset="utf-8"><title>inspector</title><style>CSS</style>
 <style>body { margin: 16px } @media (prefers-color-scheme: dark) { body { background: #111 } }</style><div id="root"></div><script>
 class Model {
@@ -70,6 +70,8 @@ class Kernel:
     def state(self) -> dict[str, Any]:
         if self.widget._drawing is not None:
             self.widget._drawing.result(60)
+        if self.widget._clustering is not None:
+            self.widget._clustering.exception(60)
         state = {name: getattr(self.widget, name) for name in TRAITS}
         return dict(json.loads(json.dumps(state, allow_nan=False)))
 

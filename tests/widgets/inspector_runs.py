@@ -123,6 +123,54 @@ def small_run(
     return path
 
 
+def episodes_run(path: Path, name: str, **options: Any) -> Path:
+    """One group of episodes of several turns: one that goes by the oracle, one that wanders, one that mumbles in between.
+
+    Seeds differ, and on slippery ice the first is one under which the oracle's plan, told every turn, succeeds.
+
+    Args:
+        path: of the run, made here.
+        name: of the environment: one of several turns.
+        options: its own; three turns, unless they say otherwise.
+    """
+    chosen = config(name, 2, 2, **{"turns": 3, "answer_format": "plain", **options})
+    environment = environments.make(name, **chosen.environment.options)
+    task = environment.task(1)
+    words, told = environment.oracle(task).split(), []
+    most = environment.options["actions_per_turn"]
+    plan = [" ".join(words[first : first + most]) for first in range(0, 3 * most, most)]
+
+    def play(texts: list[str], seed: int) -> Any:
+        episode, said = environment.reset(task, seed), []
+        for text in texts:
+            if not episode.over:
+                episode, _ = environment.step(episode, text), said.append(text)
+        return episode, said
+
+    lucky = next(seed for seed in range(1000) if play(plan, seed)[0].success)
+    plays = [(plan, lucky), (["up left", HOSTILE, "down"], 17), (["\U0001d465" * 3_000, *plan[:2]], lucky)]
+    for index, (texts, seed) in enumerate(plays):
+        episode, said = play(texts, seed)
+        count = 3 * len(said)
+        told.append(
+            {
+                "step": 1, "group": 0, "index": index, "task": 1, "prompt": task.prompt, "history": [], "sketch": None,
+                "sketches": [], "completion": "\n".join(said), "token_ids": [3] * count, "turns": said,
+                "turn_tokens": [3] * len(said), "turn_rewards": list(episode.rewards), "episode_seed": seed, "finish": "stop",
+                "drawn_under": "task", "drawn_logprobs": [-0.5] * count, "engine_logprobs": [], "trained_under": "task",
+                "old_logprobs": [-0.5] * count, "old_entropies": [0.5] * count, "weight": 1.0, "reward": sum(episode.rewards),
+                "credited": sum(episode.rewards), "success": episode.success, "strategy": episode.strategy,
+                "advantage": 0.0, "redraws": 0, "sampled_tokens": count,
+            }
+        )  # fmt: skip
+    with RunWriter.create(path, chosen) as writer:
+        writer.add_rollouts(told)
+        writer.log("step", 1, {"reward": 0.5})
+        writer.log("step", 2, {"reward": 0.5})
+        writer.commit(2, save)
+    return path
+
+
 def large_run(path: Path, steps: int, groups: int, size: int, tokens: int, every: int) -> Path:
     """``steps`` x ``groups`` x ``size`` candidates of ``tokens`` tokens each, with four sketches a group."""
     generator = np.random.default_rng(0)

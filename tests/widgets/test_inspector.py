@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,10 +16,10 @@ from typing import Any
 import pytest
 from inspector_runs import ATTACKS, HOSTILE, config, large_run, save, small_run
 
-from sesa_lab import environments, runs, widgets
-from sesa_lab.errors import InputError
+from sesa_lab import environments, plots, runs, widgets
+from sesa_lab.errors import UNSEEN, InputError
 from sesa_lab.runs import RunWriter, environment
-from sesa_lab.widgets import SketchInspector, payload
+from sesa_lab.widgets import SketchInspector, frames, payload
 from sesa_lab.widgets.frames import MOST, Stage
 
 Open = Callable[..., SketchInspector]
@@ -117,6 +119,83 @@ def test_refresh_finds_what_was_committed_since(tmp_path: Path, opened: Open) ->
     assert widget.steps == [1, 2, 3, 4] and widget.step == 1 and widget.candidates == [3]
     widget.step = 4
     assert widget.sides[0]["task"] == 6
+
+
+def test_refresh_of_a_run_that_was_made_anew(tmp_path: Path, opened: Open) -> None:
+    """Fewer steps, another environment: the last step is shown, and replayed by the environment that the run has now."""
+    path = small_run(tmp_path / "run", steps=4)
+    widget = opened(path)
+    widget.group = 1
+    widget.candidates = [3]
+    drawn(widget)
+    shutil.rmtree(path)
+    small_run(path, steps=2, seed=5)
+    widget.refresh()
+    assert (widget.steps, widget.step, widget.group) == ([1, 2], 2, 1)
+    task = environments.make("sokoban", seed=5).task(3)
+    assert widget.sides[0]["prompt"]["text"] == task.prompt
+    assert drawn(widget)[0]["frames"][0] == vars(environments.make("sokoban", seed=5).render(task)[0])
+
+
+def test_refresh_of_a_run_that_is_gone_or_empty_leaves_what_is_shown(tmp_path: Path, opened: Open) -> None:
+    path = small_run(tmp_path / "run", steps=2)
+    widget = opened(path)
+    before = sent(widget)
+    shutil.rmtree(path)
+    with pytest.raises(InputError, match="no run folder at"):
+        widget.refresh()
+    with RunWriter.create(path, config("sokoban", 4, 2)) as writer:
+        writer.log("step", 1, {})
+    with pytest.raises(InputError, match="no committed candidates yet"):
+        widget.refresh()
+    assert sent(widget) == before
+    widget.candidates = [1]
+    assert widget.details[0]["candidate"] == 1
+
+
+def test_the_page_can_have_the_run_read_again(tmp_path: Path, opened: Open) -> None:
+    path = small_run(tmp_path / "run", steps=2)
+    widget = opened(path)
+    answers: list[Any] = []
+    widget.send = answers.append
+
+    def reload() -> str:
+        widget._handle_custom_msg({"kind": "reload"}, [])
+        assert answers[-1].keys() == {"kind", "said"} and answers[-1]["kind"] == "reload"
+        return str(answers[-1]["said"])
+
+    assert reload() == "no new step"
+    small_run(path, steps=4, first=3)
+    assert reload() == "2 new steps" and widget.steps == [1, 2, 3, 4] and widget.step == 2
+    widget.step = 4
+    shutil.rmtree(path)
+    assert reload().startswith("no run folder at") and widget.step == 4
+    small_run(path, steps=2)
+    assert reload() == "step 4 is gone; no new step" and widget.step == 2
+
+
+def test_what_a_correction_applied_is_told_with_its_name(folder: Path, opened: Open) -> None:
+    widget = opened(folder)
+    assert widget.sides[0]["correction"] == runs.load(folder).config.update.correction == "none"
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = os.fsencode(tmp_path) + b"/run\xff"
+    shutil.copytree(os.fsencode(folder), other)
+    with pytest.raises(InputError, match=r"cannot read '.*run\\udcff.*its name is not UTF-8.*rename") as raised:
+        SketchInspector(os.fsdecode(other))
+    assert str(raised.value).isascii()
+
+
+def test_the_page_marks_what_figures_mark() -> None:
+    """One list of what is not to be seen, written twice: in Python, and in the page's JavaScript."""
+    script = (Path(widgets.__file__).parent / "inspector.js").read_text()
+    (listed,) = re.findall(r"^const UNSEEN = \[$(.*?)^\];$", script, re.MULTILINE | re.DOTALL)
+    pairs = re.findall(r"\[(0x[0-9a-f]+), (0x[0-9a-f]+)\],", listed)
+    assert tuple((int(first, 16), int(last, 16)) for first, last in pairs) == UNSEEN
+    assert listed.count("[") == len(pairs), "all of them were read"
+    (hues,) = re.findall(r"^const HUES = (\[.*?\]);", script, re.MULTILINE)
+    assert tuple(json.loads(hues)) == plots.COLOURS
 
 
 def test_a_run_without_sketches(tmp_path: Path, opened: Open) -> None:
@@ -247,7 +326,10 @@ def test_a_bug_in_a_replay_is_told_and_kept(folder: Path, opened: Open, monkeypa
     assert widget.replays[0]["index"] == 1
 
 
-def test_an_episode_of_several_turns_is_told_turn_by_turn(tmp_path: Path) -> None:
+def test_an_episode_is_told_turn_by_turn_where_the_environment_shows_no_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "Replayed", str)  # so that the lake is none
     chosen = config("frozen_lake", 2, 2, turns=3, answer_format="plain", slippery="yes")
     with RunWriter.create(tmp_path / "run", chosen) as writer:
         writer.commit(2, save)
@@ -261,7 +343,7 @@ def test_an_episode_of_several_turns_is_told_turn_by_turn(tmp_path: Path) -> Non
             break
     row = {"task": 2, "prompt": task.prompt, "completion": "\n".join(texts), "turns": texts, "episode_seed": 17.0}
     shown = Stage(runs.load(tmp_path / "run")).replay(row)
-    assert shown["frames"][0] == vars(made.render(task)[0])
+    assert shown["frames"][0] == vars(made.render(task)[0]) | {"turn": 0}
     assert [frame["text"] for frame in shown["frames"][1:-1]] == said[:-1] and len(shown["frames"]) == 1 + len(said)
     assert [frame["svg"] for frame in shown["frames"][1:]] == [""] * len(said)
     assert shown["frames"][1]["caption"].startswith("turn 1: reward ")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -143,12 +145,64 @@ def test_novelty_of_sketches_and_strategies(folder: Path) -> None:
     assert [row["sketch"] for row in listed["candidates"]] == [0, 0, 1, 2, None, None]
 
 
-def test_an_unused_sketch_and_clusters(tmp_path: Path) -> None:
+def test_an_unused_sketch(tmp_path: Path) -> None:
     found = shown(small_run(tmp_path / "run"), 1, 0)
     alone = Shown(1, 0, found.rollouts.filter(pa.array([False, False, False, True, True, True])), found.sketches)
-    listed = payload.summary(alone, clusters=lambda texts: [len(text.split()) for text in texts])
+    listed = payload.summary(alone)
     assert [one["novelty"] for one in listed["sketches"]] == ["unused", "unused", "new"]
-    assert [one["cluster"] for one in listed["sketches"]] == [2, 3, 2]
+
+
+def test_the_importance_ratio_is_that_of_the_log_probs_and_not_the_weight(tmp_path: Path) -> None:
+    found = shown(small_run(tmp_path / "run"))
+    rows = payload.summary(found)["candidates"]
+    assert [row["weight"] for row in rows] == [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "what the correction applied, as stored"
+    for row in rows[:4]:  # drawn under a sketch, trained under the task
+        stored = found.row(row["index"])
+        by_hand = sum(p - q for p, q in zip(stored["old_logprobs"], stored["drawn_logprobs"], strict=True))
+        assert row["log_ratio"] == pytest.approx(by_hand) and row["ratio"] == pytest.approx(math.exp(by_hand))
+        assert abs(by_hand) > 1e-3
+    # 4 and 5 were drawn under the task and trained under it: p = q by construction, whatever rounding says
+    assert [(row["log_ratio"], row["ratio"]) for row in rows[4:]] == [(0.0, 1.0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("drawn_under", "trained_under", "drawn", "old", "log", "ratio"),
+    [
+        ("sketch", "task", [-1.0, -2.0], [-1.5, -2.0], -0.5, math.exp(-0.5)),
+        ("sketch", "task+sketch", [-1.0], [-3.0], -2.0, math.exp(-2.0)),
+        ("sketch", "sketch+task", [-1.0], [-1.0001], 0.0, 1.0),
+        ("task", "task", [], [], 0.0, 1.0),
+        ("sketch", "task", [-1.0, -2.0], [], None, None),  # an older run
+        ("sketch", "task", [], [], None, None),
+        (None, None, [-1.0], [-3.0], -2.0, math.exp(-2.0)),  # contexts unknown: what is stored
+        ("sketch", "task", [-900.0], [-1.0], 899.0, None),  # beyond all floats
+        ("sketch", "task", [-1.0], [-900.0], -899.0, 0.0),
+        ("sketch", "task", [-1.0], [-math.inf], None, 0.0),
+    ],
+)
+def test_a_ratio_of_two_contexts(
+    drawn_under: Any, trained_under: Any, drawn: Any, old: Any, log: float | None, ratio: float | None
+) -> None:
+    found = payload.ratio(drawn_under, trained_under, np.array(drawn), np.array(old))
+    assert found == {"log_ratio": pytest.approx(log), "ratio": pytest.approx(ratio)}
+
+
+def test_letters_are_counted_once_however_far_they_lie(tmp_path: Path) -> None:
+    """Python counts code points and says where a page ends and whether a text was cut: the page need not count."""
+    text = "\U0001d465=1; " * 6_000
+    found = shown(small_run(tmp_path / "run", changed={"completion": text, "turns": [text], "sketch": text}))
+    pages = [payload.text_page(found, 5, 0)]
+    while pages[-1]["end"] < pages[-1]["total"]:
+        pages.append(payload.text_page(found, 5, pages[-1]["end"]))
+    assert "".join(page["text"] for page in pages) == text and pages[0]["end"] == payload.TEXT
+    row = payload.summary(found)["candidates"][5]
+    assert (row["text"], row["chars"], row["cut"]) == (text[: payload.EXCERPT], 30_000, True)
+    detail = payload.detail(found, 5, None)
+    assert detail["sketch"] == {"text": text[: payload.SKETCH], "end": payload.SKETCH, "total": 30_000}
+    assert payload.excerpt("\U0001d465" * 10, 10) == {"text": "\U0001d465" * 10, "chars": 10, "cut": False}
+    tokens = payload.token_page(found, 5, 0, None)
+    assert tokens["end"] == tokens["total"] == len(tokens["ids"])
+    assert payload.token_page(found, 5, 10**6, None)["ids"] == []
 
 
 def test_filters_and_orders(folder: Path) -> None:
@@ -237,7 +291,9 @@ def test_log_probs_that_are_not_one_a_token_are_left_out(tmp_path: Path) -> None
 def test_hostile_text_is_data(folder: Path) -> None:
     found = shown(folder)
     assert payload.summary(found)["candidates"][5]["text"] == HOSTILE[: payload.EXCERPT]
-    assert payload.text_page(found, 5, 0) == {"start": 0, "text": HOSTILE, "total": len(HOSTILE)}
+    assert payload.text_page(found, 5, 0) == {
+        "start": 0, "end": len(HOSTILE), "text": HOSTILE, "total": len(HOSTILE),
+    }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def test_a_sketch_is_expanded_for_the_task_that_is_shown(folder: Path, opened: O
     fake = Fake(folder)
     widget = opened(folder, expander=fake)
     assert [side["expands"] for side in widget.sides] == [expansion.MOST]
-    assert widget.details[0]["sketch"] == {"text": SKETCHES[0], "total": len(SKETCHES[0])}
+    assert widget.details[0]["sketch"] == {"text": SKETCHES[0], "end": 9, "total": 9}
     (answer,) = ask(widget, "left, then up", count=3, seed=9)
     assert fake.asked == [(6, "left, then up", 3, 9)]
     best = fake.environment.oracle(fake.environment.task(6))
@@ -69,7 +69,7 @@ def test_a_sketch_is_expanded_for_the_task_that_is_shown(folder: Path, opened: O
     first = answer["solutions"][0]
     score = fake.environment.score(fake.environment.task(6), best)
     assert first == {
-        "text": best, "chars": len(best), "tokens": 3, "logprob": -1.25, "finish": "stop", "reward": score.reward,
+        "text": best, "chars": len(best), "cut": False, "tokens": 3, "logprob": -1.25, "finish": "stop", "reward": score.reward,
         "success": True, "strategy": score.strategy,
     }  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_without_an_expander_nothing_is_offered(folder: Path, opened: Open) -> N
 def test_a_candidate_drawn_without_a_sketch_begins_with_an_empty_one(folder: Path, opened: Open) -> None:
     widget = opened(folder, expander=Fake(folder))
     widget.candidates = [4]
-    assert widget.details[0]["sketch"] == {"text": "", "total": 0}
+    assert widget.details[0]["sketch"] == {"text": "", "end": 0, "total": 0}
 
 
 def test_the_kernel_does_not_wait_for_a_policy(folder: Path, opened: Open) -> None:
@@ -160,7 +160,7 @@ def test_long_sketches_and_solutions_are_cut_for_the_page(tmp_path: Path, opened
     fake = Fake(run, completion="y" * 1_000_000, strategy="s" * 10_000, logprob=math.nan, reward=math.inf)
     widget = opened(run, expander=fake)
     widget.candidates = [5]
-    assert widget.details[0]["sketch"] == {"text": ("<b>" * 100_000)[: payload.SKETCH], "total": 300_000}
+    assert widget.details[0]["sketch"] == {"text": ("<b>" * 100_000)[: payload.SKETCH], "end": 4_000, "total": 300_000}
     (answer,) = ask(widget, "x" * payload.SKETCH, step=2, candidate=5, count=16)
     assert len(answer["solutions"]) == 16 and len(json.dumps(answer)) < 100_000
     one = answer["solutions"][0]
