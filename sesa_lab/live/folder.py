@@ -1,7 +1,8 @@
 """The files by which a training process and those who watch it talk: ``NAME.live/`` beside the run folder ``NAME``.
 
 Beside it, not in it: a run folder must be empty when a run begins, and this is there before, with what is said while the policy
-is read. Removing it loses nothing of the run.
+is read. Removing it loses nothing of the run: the process makes it anew when it next has something to say, and what was asked of
+it and not done yet is forgotten.
 
 | file | written by | what it says |
 |---|---|---|
@@ -10,12 +11,19 @@ is read. Removing it loses nothing of the run.
 | ``wanted.json`` | any panel | ``wanted``: ``run``, ``pause`` or ``stop`` |
 | ``status.json`` | the process | where it is, see ``Status`` |
 | ``training.log`` | the process | its stdout and stderr, of all starts |
+| ``.lock`` | who starts a process | locked (flock) as long as that process lives |
+| ``.starter`` | any | locked for the moment in which a process is started, or a stopping one decides that it ends |
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import os
 import socket
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +39,10 @@ LOG = "training.log"
 SETTINGS = "settings.json"
 STARTER = ".starter"
 WANTED = ("run", "pause", "stop")
+PATIENCE = 5.0
+"""Seconds that ``Folder.alone`` waits for another; who has it holds it for as long as it takes to write a file or two."""
 _REMEDY = "remove it: it says only how the training went last"
+_MEND = "mend the folder's permissions or space"
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,8 @@ class Status:
 
     Attributes:
         token: of the process.
-        state: ``starting``, ``running``, ``paused``, ``stopped``, ``finished`` or ``failed``.
+        state: ``starting`` (policy and engine are being read), ``evaluating`` (the policy, before its first step), ``running``,
+            ``paused``, ``stopping`` (the run is being left, whatever is asked for now), ``stopped``, ``finished`` or ``failed``.
         step: the last step it took; 0: none yet.
         seconds_per_step: mean of its recent steps, evaluations and checkpoints included, pauses not; 0: not known yet.
         cause: why it failed, in a line or few.
@@ -104,10 +116,10 @@ class Folder:
         """What the process is to do after the step that it is at: one of ``WANTED``."""
         self._write("wanted", {"wanted": wanted})
 
-    def wanted(self) -> str:
-        """What was asked for last."""
+    def wanted(self, otherwise: str = "run") -> str:
+        """What was asked for last; ``otherwise`` where that cannot be read."""
         found = self._read("wanted").get("wanted")
-        return found if found in WANTED else "run"
+        return found if found in WANTED else otherwise
 
     def say(self, status: Status) -> None:
         """For the process: where it is."""
@@ -124,6 +136,36 @@ class Folder:
     def name_process(self, pid: int, token: str) -> None:
         """For who starts it: which process trains."""
         self._write("process", {"pid": pid, "token": token, "host": socket.gethostname()})
+
+    def hold(self) -> int:
+        """Lock ``.lock`` for the process that trains; returns the handle, which the process is to keep open.
+
+        In a file of its own each time: the process before may have stopped and not be gone yet.
+        """
+        temporary = self.path / (layout.TEMPORARY + layout.LOCK)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.replace(temporary, self.path / layout.LOCK)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """For the body, no other starts a process here, and none that stops decides whether it ends.
+
+        Raises:
+            InputError: another has been at it for ``PATIENCE`` seconds, or the folder cannot be written.
+        """
+        with writing(self.path, _MEND):
+            handle = os.open(self.path / STARTER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _lock(handle, self.path)
+                yield
+            finally:
+                os.close(handle)
 
     def own_status(self) -> Status | None:
         """``status`` where it is of the process that was started last; else None."""
@@ -146,7 +188,7 @@ class Folder:
             return {}
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
-        with writing(self.path, "mend the folder's permissions or space"):
+        with writing(self.path, _MEND):
             write_json(self.path / f"{name}.json", data)
 
 
@@ -174,9 +216,13 @@ class Process:
     def alive(self) -> bool:
         """Whether it runs on this machine. A process that has ended and was not waited for yet has no command line."""
         try:
-            return not self.elsewhere and self.token in psutil.Process(self.pid).cmdline()
+            for _ in range(0 if self.elsewhere else 3):
+                if words := psutil.Process(self.pid).cmdline():
+                    return self.token in words
+                time.sleep(0.01)  # nor has one, for a moment, that begins
         except psutil.Error:
-            return False
+            pass
+        return False
 
 
 def writer_of(run: Path) -> int | None:
@@ -190,3 +236,14 @@ def writer_of(run: Path) -> int | None:
         return pid if any(file.path == str(lock) for file in psutil.Process(pid).open_files()) else None
     except (OSError, ValueError, psutil.Error):
         return None
+
+
+def _lock(handle: int, folder: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise InputError(f"training in {folder} is being started by another kernel; try again") from error
+        time.sleep(0.02)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from IPython import get_ipython
 from IPython.display import display
 from tqdm import tqdm
 
@@ -25,24 +28,35 @@ LOOK_SECONDS = 1.0
 DRAW_SECONDS = 2.0
 """At least, between two drawings of the curves while the run goes on."""
 COLOURS = {"finished": "success", "failed": "danger", "killed": "danger", "paused": "warning", "stopped": "warning"}
+DOING = {
+    "starting": ("starting: policy and engine are being read", "that"),
+    "evaluating": ("starting: the policy is being evaluated before its first step", "that"),
+    "running": ("running", "this step"),
+}
+"""What a process that listens is at, and after what it looks up."""
 WORDS = {
-    "starting": "starting: policy and engine are being read",
-    "running": "running",
-    "pausing": "running; pauses after this step",
     "paused": "paused; its process keeps its memory",
-    "stopping": "running; stops after this step",
+    "stopping": "stopping: what was done is being kept",
+    "resuming": "stopping: what was done is being kept; goes on from there in a moment",
     "stopped": "stopped",
     "finished": "finished",
     "failed": "failed",
     "killed": "its process is gone without a word: killed, or out of memory",
     "foreign": "trained by a process that no panel started: it can be watched here, and paused or stopped only where it runs",
-    "unseen": "trained on another machine when last heard of, which cannot be seen from here",
+    "unseen": "trained by a process that cannot be seen from here: on another machine, or another user's",
     "idle": "not finished, and nobody trains it",
 }
 
 
+_open: weakref.WeakValueDictionary[Path, Panel] = weakref.WeakValueDictionary()  # by run folder
+
+
 class Panel:
-    """One for a run in a kernel, shown as often as you like."""
+    """One for a run in a kernel (``of``), shown as often as you like: in several cells, and in one that is run again.
+
+    Its widgets hold it, and ipywidgets holds them until they are closed, so that what a page shows goes on whether a variable holds
+    it or not. The thread that follows the run holds nothing.
+    """
 
     def __init__(self, watcher: Watcher, actions: Mapping[str, Callable[[], None]]) -> None:
         """``actions``: what the buttons ``Pause``, ``Stop`` and ``Resume`` do; an ``InputError`` of theirs is shown."""
@@ -60,12 +74,25 @@ class Panel:
         rows = [widgets.HBox([self.bar, self.text]), widgets.HBox([*self.buttons.values(), self.here])]
         self.box = widgets.VBox([self.head, *rows, self.refusal, self.note, self.inner])
         self.finished = False
-        self._handles: list[Any] = []
+        self._handles: dict[str, Any] = {}  # of the figures on the page, by cell: one that is run again shows a new one
         self._drawn: tuple[int, ...] = ()  # rows of the tables that the curves were drawn from
         self._drawn_at = 0.0
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @staticmethod
+    def of(watcher: Watcher, actions: Mapping[str, Callable[[], None]]) -> Panel:
+        """The panel of the watcher's run that is open in this kernel, else a new one."""
+        panel = Panel.opened(watcher.folder.run)
+        if panel is None:
+            panel = _open[watcher.folder.run] = Panel(watcher, actions)
+        return panel
+
+    @staticmethod
+    def opened(run: Path) -> Panel | None:
+        """The panel of the run folder ``run`` that is open in this kernel."""
+        return _open.get(run)
 
     def show(self) -> None:
         """Display it, and keep it up to date until the run is finished or the panel is closed."""
@@ -74,16 +101,20 @@ class Panel:
         bundle = self._bundle() or {"text/plain": ""}
         handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         if handle is not None:  # None outside of IPython
-            self._handles.append(handle)
+            self._handles[_cell()] = handle
         if self._thread is None or not self._thread.is_alive():
-            self._closed.clear()
-            self._thread = threading.Thread(target=self._follow, name="sesa-lab-panel", daemon=True)
+            following = (weakref.ref(self), self._closed)
+            self._thread = threading.Thread(target=_follow, args=following, name="sesa-lab-panel", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Take the widgets away and stop looking; the training and the last curves stay."""
+        """Take the widgets away, for good, and stop looking; the training and the last curves stay."""
         self._closed.set()
-        self.box.close()
+        if _open.get(self.watcher.folder.run) is self:
+            del _open[self.watcher.folder.run]
+        rows = [row for row in self.box.children if isinstance(row, widgets.Box)]
+        for widget in (self.box, *self.box.children, *(child for row in rows for child in row.children)):
+            widget.close()
 
     def refresh(self, anew: bool = False) -> None:
         """Bring widgets and curves up to date; ``anew``: draw the curves whether there is news or not."""
@@ -102,24 +133,18 @@ class Panel:
                 self._drawn, self._drawn_at = rows, time.monotonic()
                 self._draw()
 
-    def _follow(self) -> None:
-        while not self._closed.wait(LOOK_SECONDS):
-            self.refresh()
-            if self.finished:
-                return
-
     def _write(self, state: State) -> None:
         path = self.watcher.folder.run
         who = f", process {state.pid}" if state.pid is not None and not state.ended else ""
         machine = f" ({escape(state.host)})" if state.host else ""
         self.head.value = (
-            f"<b>{escape(path.name)}</b>: {WORDS[state.name]}{machine}{who}"
+            f"<b>{escape(path.name)}</b>: {_words(state)}{machine}{who}"
             f"<br><small>{escape(path, 400)}; log: {escape(self.watcher.folder.log, 400)}</small>"
         )
         self.bar.max, self.bar.value = max(1, state.steps), state.step
         self.bar.bar_style = COLOURS.get(state.name, "")
         self.text.value = f"step {state.step} of {state.steps}{_remaining(state)}"
-        self.buttons["Pause"].disabled = state.name not in ("starting", "running")
+        self.buttons["Pause"].disabled = state.name not in DOING
         self.buttons["Stop"].disabled = state.name not in OURS or state.name == "stopping"
         self.buttons["Resume"].disabled = state.name not in RESUMABLE
         self.note.value = self._note(state)
@@ -164,12 +189,38 @@ class Panel:
         bundle = self._bundle()
         if bundle is None:
             return
-        for handle in self._handles:
+        for handle in list(self._handles.values()):
             notebook.redraw(handle, bundle)
         if self.here.value:
             notebook.fill(self.inner, bundle)
         else:
             self.inner.outputs = ()
+
+
+def _follow(panel: weakref.ref[Panel], closed: threading.Event) -> None:
+    """Keep the panel up to date, as long as there is one, until its run is finished."""
+    while not closed.wait(LOOK_SECONDS):
+        if (shown := panel()) is None:
+            return
+        shown.refresh()
+        if shown.finished:
+            return
+        del shown  # else it would be held while this waits
+
+
+def _cell() -> str:
+    """The id of the cell that is being run, as JupyterLab and VS Code tell it; else nothing."""
+    parent: dict[str, Any] = getattr(get_ipython(), "get_parent", dict)()
+    return str(parent.get("metadata", {}).get("cellId", ""))
+
+
+def _words(state: State) -> str:
+    """How it stands, and, where something was asked for, what it waits for."""
+    if state.doing not in DOING:
+        return WORDS[state.name]
+    doing, after = DOING[state.doing]
+    asked = {"pausing": "pauses", "stopping": "stops"}.get(state.name)
+    return f"{doing}; {asked} after {after}" if asked else doing
 
 
 def _remaining(state: State) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from sesa_lab import runs
 from sesa_lab.config import Config
 from sesa_lab.errors import InputError, writing
-from sesa_lab.live.folder import SETTINGS, STARTER, Folder, Status, writer_of
+from sesa_lab.live.folder import SETTINGS, Folder, Status, writer_of
 from sesa_lab.runs.files import write_json
 from sesa_lab.runs.store import UNBORN
 
@@ -56,43 +53,35 @@ def reap() -> None:
 
 def _start(folder: Folder, config: Config | None) -> None:
     token = uuid.uuid4().hex
-    with writing(folder.path, "mend the folder's permissions or space"), _alone(folder.path / STARTER):
+    with folder.alone():
         known, said = folder.process(), folder.own_status()
         if known is not None and known.alive and not (said is not None and said.last):
             raise InputError(f"{folder.run} is being trained already, by process {known.pid}; see live.attach")
-        _check_unlocked(folder.run)
+        _check_unlocked(folder, known is not None and known.elsewhere)
         if config is not None:
             write_json(folder.path / SETTINGS, config.to_dict())
         folder.ask("run")
         folder.say(Status(token))
-        with open(folder.log, "ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "sesa_lab.live.worker", str(folder.run), token],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # what ends a kernel, or interrupts it, is sent to its whole process group
-            )
+        lock = folder.hold()
+        try:
+            with open(folder.log, "ab") as log:
+                child = subprocess.Popen(
+                    [sys.executable, "-X", "faulthandler", "-m", "sesa_lab.live.worker", str(folder.run), token],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[lock],  # it has the lock from its first moment on
+                    start_new_session=True,  # what ends a kernel, or interrupts it, is sent to its whole process group
+                )
+        finally:
+            os.close(lock)
         folder.name_process(child.pid, token)
     reap()
     _children.append(child)
 
 
-def _check_unlocked(run: Path) -> None:
-    """Raises ``InputError`` where a process, be it another machine's that shares the disk, writes the run."""
-    if runs.in_use(run):
+def _check_unlocked(folder: Folder, elsewhere: bool) -> None:
+    """Raises ``InputError`` where a process, be it another machine's that shares the disk, writes the run or is about to."""
+    run = folder.run
+    if runs.in_use(run) or (elsewhere and runs.in_use(folder.path)):
         raise InputError(f"another process (pid {writer_of(run) or 'unknown'}) is writing {run}; wait for it or end it")
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Holds the lock in the file ``lock`` for the body; an ``InputError`` where another has it."""
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"training in {lock.parent} is being started by another kernel") from error
-        yield
-    finally:
-        os.close(handle)

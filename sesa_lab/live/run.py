@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
 from pathlib import Path
 
 from sesa_lab import runs
@@ -46,13 +45,15 @@ class LiveRun:
         """The run as far as it has come; an ``InputError`` where it has not begun."""
         return runs.load(self.path)
 
-    @cached_property
+    @property
     def panel(self) -> Panel:
-        """Progress, remaining time, curves and buttons."""
-        return Panel(self._watcher, {"Pause": self.pause, "Stop": self.stop, "Resume": self.resume})
+        """Progress, remaining time, curves and buttons: the one of this run in this kernel."""
+        return Panel.of(self._watcher, {"Pause": self.pause, "Stop": self.stop, "Resume": self.resume})
 
     def pause(self) -> None:
-        """Let the process hold after the step that it is at. It keeps its memory; ``resume`` lets it go on at once.
+        """Let the process hold after the step that it is at; before the first, after reading the policy, or evaluating it.
+
+        It keeps its memory; ``resume`` lets it go on at once.
 
         Raises:
             InputError: no process of ours trains.
@@ -60,7 +61,7 @@ class LiveRun:
         self._ask("pause")
 
     def stop(self) -> None:
-        """Let the process end after the step that it is at; ``resume`` goes on from the last checkpoint.
+        """Let the process end where ``pause`` would let it hold; ``resume`` goes on from the last checkpoint.
 
         Raises:
             InputError: no process of ours trains.
@@ -70,16 +71,19 @@ class LiveRun:
     def resume(self) -> None:
         """Go on: at once where the process is paused, else in a new process, from the last checkpoint to the same end.
 
+        A process that is ending just now begins again once it has (state ``resuming``), whether this kernel lives then or not.
+
         Raises:
             InputError: it is finished, or another process trains it.
         """
+        if self.state.name in OURS:
+            with self.folder.alone():  # nor does a process that stops decide meanwhile that nothing else is wanted
+                if self.state.name in OURS:
+                    return self.folder.ask("run")
         state = self.state
-        if state.name in OURS:
-            self.folder.ask("run")
-        elif state.name in RESUMABLE:
-            process.go_on(self.folder)
-        else:
+        if state.name not in RESUMABLE:
             raise InputError(f"{self.path} cannot be resumed: {_words(state)}")
+        process.go_on(self.folder)
 
     def wait(self, timeout: float | None = None) -> runs.Run:
         """Wait until nobody trains the run and return it; for scripts, and notebooks that are executed as a whole.
@@ -99,8 +103,8 @@ class LiveRun:
             if timeout is not None and time.monotonic() - begun > timeout:
                 raise TimeoutError(f"{self.path} after {timeout} s: {_words(state)}")
             time.sleep(LOOK_SECONDS)
-        if "panel" in self.__dict__:
-            self.panel.refresh(anew=True)  # from this very cell: papermill drops what a thread sends
+        if (panel := Panel.opened(self.path)) is not None:
+            panel.refresh(anew=True)  # from this very cell: papermill drops what a thread sends
         if state.name in ("failed", "killed"):
             kind = InputError if state.mistake else RuntimeError
             raise kind(f"training of {self.path} {_words(state)}: {state.cause or 'no word in its log'}")

@@ -21,9 +21,9 @@ RECENT = 20
 PATIENCE = 10
 """A growing run is read again after so many times what the last reading took, so that long runs do not keep a kernel busy."""
 LOG_BYTES, LOG_LINES = 4096, 12
-OURS = ("starting", "running", "pausing", "paused", "stopping")
+OURS = ("starting", "evaluating", "running", "pausing", "paused", "stopping", "resuming")
 """States of a process that listens to panels."""
-RESUMABLE = ("pausing", "paused", "stopping", "stopped", "failed", "killed", "idle", "unseen")
+RESUMABLE = ("pausing", "paused", "stopping", "stopped", "failed", "killed", "idle")
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ class State:
     """How a run's training stands.
 
     Attributes:
-        name: ``starting`` (policy and engine are being read), ``running``, ``pausing`` and ``stopping`` (asked for, the step is
-            under way), ``paused``, ``stopped``, ``finished``, ``failed`` (its process said why), ``killed`` (its process is gone
-            and said nothing), ``foreign`` (a process that no panel started, which so does not listen), ``unseen`` (a process on
-            another machine), ``idle`` (not finished, and nobody trains it).
+        name: ``starting`` (policy and engine are being read), ``evaluating`` (the policy, before its first step), ``running``,
+            ``pausing`` and ``stopping`` (asked for; ``doing`` is under way), ``paused``, ``resuming`` (it stops, and was asked
+            since to go on: it begins again once it has), ``stopped``, ``finished``, ``failed`` (its process said why), ``killed``
+            (its process is gone and said nothing), ``foreign`` (a process that no panel started, which so does not listen),
+            ``unseen`` (a process that cannot be seen from here has the lock of the run: another machine's, or another user's),
+            ``idle`` (not finished, and nobody trains it).
         step: the last step taken; ``steps``: the last one to take.
         remaining: seconds to the end at the speed of the recent steps; None: nobody trains, or no step was taken yet.
         pid: of the process that trains, or trained last where that is known.
@@ -42,6 +44,7 @@ class State:
         cause: why it failed; of a killed one the last lines of its log.
         trace: the last lines of the traceback.
         mistake: whether the cause is a user's mistake, so that the trace tells nothing more.
+        doing: of a process that listens, what it says that it does: a state of ``folder.Status``.
     """
 
     name: str
@@ -53,6 +56,7 @@ class State:
     cause: str = ""
     trace: str = ""
     mistake: bool = False
+    doing: str = ""
 
     @property
     def ended(self) -> bool:
@@ -62,6 +66,11 @@ class State:
 
 class Watcher:
     """Looks at one run again and again; its folder is read only when it has changed.
+
+    Of a process on this machine its command line tells whether it lives. Whether one of another machine does, or of a container
+    that is no more, only locks (flock) tell, and these are taken to hold for all who share the disk: so it is on one machine's
+    own disks, on NFS as Linux mounts it, and on Lustre mounted with ``flock``. Where a mount keeps them to each machine
+    (``nolock``, ``local_lock``, ``localflock``), a process that lives elsewhere is taken for killed: do not resume it here.
 
     Attributes:
         run: as it was last read; None: there is none yet.
@@ -86,8 +95,10 @@ class Watcher:
 
     def _look(self) -> State:
         reap()
-        process, said = self.folder.process(), self.folder.own_status()
-        alive = process is not None and process.alive and not (said is not None and said.last)
+        process = self.folder.process()
+        alive = process is not None and process.alive
+        said = self.folder.own_status()  # after that: of a process that has ended it is the last word
+        alive = alive and not (said is not None and said.last)
         writer = None if alive else writer_of(self.folder.run)
         self._read(patient=alive or writer is not None)  # after that: what a process wrote before it ended is in it
         if process is not None and alive:
@@ -98,26 +109,35 @@ class Watcher:
 
     def _training(self, process: Process, status: Status) -> State:
         wanted, name = self.folder.wanted(), status.state
-        if wanted == "stop":
+        if name == "stopping":
+            name = "stopping" if self.folder.wanted("stop") == "stop" else "resuming"
+        elif wanted == "stop":
             name = "stopping"
         elif wanted == "pause" and name != "paused":
             name = "pausing"
         # Before its first step, lines beyond the checkpoint are an earlier process's, and about to be cut away.
         step = max(status.step, self._done()) if status.step else self._committed()
         left = (self._last() - step) * status.seconds_per_step if status.seconds_per_step else None
-        return State(name, step, self._last(), left, process.pid)
+        return State(name, step, self._last(), left, process.pid, doing=status.state)
 
     def _ended(self, process: Process | None, status: Status | None) -> State:
         step, last, pid = self._done(), self._last(), process.pid if process is not None else None
         if self.run is not None and self.run.finished:
             return State("finished", last, last)
         if process is None or status is None:
-            return State("idle", step, last)
+            return State("unseen" if self._held(unknown=False) else "idle", step, last)
         if status.state in ("stopped", "failed"):
             return State(status.state, step, last, None, pid, "", status.cause, status.trace, status.mistake)
-        if process.elsewhere:
+        if process.elsewhere and self._held(unknown=True):
             return State("unseen", step, last, None, pid, process.host)
-        return State("killed", step, last, None, pid, cause=self._log())
+        return State("killed", step, last, None, pid, process.host if process.elsewhere else "", self._log())
+
+    def _held(self, unknown: bool) -> bool:
+        """Whether some process has the run, or is about to; ``unknown``: the answer where the locks cannot be asked."""
+        try:
+            return runs.in_use(self.folder.path) or runs.in_use(self.folder.run)
+        except OSError:
+            return unknown
 
     def _outdated(self, process: Process | None) -> bool:
         """Whether another process trained the run after the one that was started for a panel."""

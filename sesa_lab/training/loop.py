@@ -44,6 +44,8 @@ from sesa_lab.types import Group, Scored
 
 Progress = Callable[[int, dict[str, Any]], None]
 """(step, metrics) after every step."""
+Begin = Callable[[str], None]
+"""What begins now, once all is read: ``evaluating`` the policy as it is given, where that is to be done; ``running``: the steps."""
 
 
 class Trainer:
@@ -277,10 +279,11 @@ class Trainer:
         }
 
 
-def train(config: Config, out: Path | str, progress: Progress | None = None) -> Path:
+def train(config: Config, out: Path | str, progress: Progress | None = None, begin: Begin | None = None) -> Path:
     """Train from the start into a new run folder ``out``; returns it.
 
-    Of several processes, which ``accelerate launch`` starts, the first one writes the folder and reports progress.
+    Of several processes, which ``accelerate launch`` starts, the first one writes the folder and reports progress. What ``begin``
+    or ``progress`` raises ends the run there: what was done until then is kept.
 
     Raises:
         InputError: bad settings, or ``out`` exists and is not empty.
@@ -289,7 +292,7 @@ def train(config: Config, out: Path | str, progress: Progress | None = None) -> 
     with closing(Trainer(config, team=team)) as trainer:  # first: a run that cannot start leaves nothing behind
         texts = trainer.speaker.templates.texts
         with RunWriter.create(Path(out), config, texts) if team.main else nullcontext() as writer:
-            _run(trainer, writer, None, progress)
+            _run(trainer, writer, None, progress, begin)
     return Path(out)
 
 
@@ -317,11 +320,11 @@ def revive(config: Config, origin: Lineage, out: Path | str, progress: Progress 
     with closing(Trainer(config, origin.folder, recorded, team, anew=origin.otherwise)) as trainer:
         texts = trainer.speaker.templates.texts
         with RunWriter.create(Path(out), config, texts, origin) if team.main else nullcontext() as writer:
-            _run(trainer, writer, None, progress, origin.step)
+            _run(trainer, writer, None, progress, None, origin.step)
     return Path(out)
 
 
-def resume(out: Path | str, progress: Progress | None = None) -> Path:
+def resume(out: Path | str, progress: Progress | None = None, begin: Begin | None = None) -> Path:
     """Continue a run from its last checkpoint to its last step, to the result an uninterrupted run gives.
 
     It goes on with the prompts that it recorded when it began, whatever has become of the folder that ``policy.prompts`` names;
@@ -341,23 +344,28 @@ def resume(out: Path | str, progress: Progress | None = None) -> Path:
         if done is None and origin is not None:  # killed before its own first checkpoint
             folder, anew = origin.checked().folder, origin.otherwise
         with closing(Trainer(stored.config, folder, recorded, team, anew=anew)) as trainer:
-            _run(trainer, writer, done, progress, origin.step if origin is not None else 0)
+            _run(trainer, writer, done, progress, begin, origin.step if origin is not None else 0)
     return Path(out)
 
 
 def _run(
-    trainer: Trainer, writer: RunWriter | None, done: int | None, progress: Progress | None, first: int = 0
+    trainer: Trainer,
+    writer: RunWriter | None,
+    done: int | None,
+    progress: Progress | None,
+    begin: Begin | None,
+    first: int = 0,
 ) -> None:
     """The steps after ``done``; without a writer, taken with the process that has it.
 
     None: nothing is committed yet, not even step ``first``, the policy as it is given.
     """
     if writer is None:
-        _take_steps(trainer, None, done, progress, first)
+        _take_steps(trainer, None, done, None, None, first)
         return
     settings = trainer.given.to_dict()
     with Trackers(trainer.config.run.trackers, writer.path, settings, done) as trackers:
-        _take_steps(trainer, _Records(writer, trackers), done, progress, first)
+        _take_steps(trainer, _Records(writer, trackers), done, progress, begin, first)
 
 
 @dataclass(frozen=True)
@@ -373,13 +381,22 @@ class _Records:
 
 
 def _take_steps(
-    trainer: Trainer, records: _Records | None, done: int | None, progress: Progress | None, first: int
+    trainer: Trainer,
+    records: _Records | None,
+    done: int | None,
+    progress: Progress | None,
+    begin: Begin | None,
+    first: int,
 ) -> None:
     run = trainer.config.run
     if done is None:
+        if begin is not None:
+            begin("evaluating")
         _evaluate(trainer, records, first)
         if records is not None:
             records.writer.commit(first, trainer.save)
+    if begin is not None:
+        begin("running")
     for number in range((first if done is None else done) + 1, run.steps + 1):
         metrics, tables = trainer.step(number)
         if records is not None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import gc
 import html
 import json
 import os
+import shutil
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +18,15 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+from ipywidgets import Widget
 from live_runs import HOSTILE, TINY, wait_for
 
 from sesa_lab import live, runs
 from sesa_lab.config import Config, sections
 from sesa_lab.errors import InputError
-from sesa_lab.live import worker
+from sesa_lab.live import folder as live_folder
+from sesa_lab.live import panel as live_panel
+from sesa_lab.live import process, worker
 from sesa_lab.live.figure import POINTS, curves, thinned
 from sesa_lab.live.folder import Folder, Status
 from sesa_lab.live.run import LiveRun
@@ -83,6 +91,13 @@ def own_process(path: Path, status: str, pid: int | None = None, token: str | No
 def refreshed(live_run: LiveRun) -> Any:
     live_run.panel.refresh()
     return live_run.panel
+
+
+def far(folder: Folder) -> Folder:
+    """As left by a process on another machine."""
+    file = folder.path / "process.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "<i>far</i>"}))
+    return folder
 
 
 def enabled(panel: Any) -> set[str]:
@@ -189,14 +204,76 @@ def test_what_another_process_did_since_counts(made: Path) -> None:
     assert LiveRun(folder).state.name == "failed"
 
 
-def test_a_process_of_another_machine_is_said_to_be_unseen(made: Path) -> None:
-    folder = own_process(made, "running", step=3)
-    file = folder.path / "process.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "<i>far</i>"}))
-    state = LiveRun(folder).state
-    assert (state.name, state.host, state.ended) == ("unseen", "<i>far</i>", False)
-    panel = refreshed(LiveRun(folder))
-    assert "another machine" in panel.head.value and "&lt;i&gt;far" in panel.head.value
+def test_a_process_of_another_machine_lives_as_long_as_it_has_a_lock(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = LiveRun(far(own_process(made, "running", step=3)))
+    monkeypatch.setattr("sesa_lab.live.state.writer_of", lambda path: None)  # its pid means nothing here
+    with RunWriter.resume(made):
+        state = run.state
+        assert (state.name, state.host, state.ended) == ("unseen", "<i>far</i>", False)
+        panel = refreshed(run)
+        assert "another machine" in panel.head.value and "&lt;i&gt;far" in panel.head.value and enabled(panel) == set()
+        with pytest.raises(TimeoutError, match="unseen at step 2 of 5"):
+            run.wait(0.0)
+        with pytest.raises(InputError, match="cannot be resumed: unseen"):
+            run.resume()
+    state = run.state  # the container is no more, and this is another one
+    assert (state.name, state.host, state.ended) == ("killed", "<i>far</i>", True)
+    assert enabled(refreshed(run)) == {"Resume"}
+    with pytest.raises(RuntimeError, match="killed at step 2 of 5"):
+        run.wait()
+
+
+def test_a_process_of_another_machine_that_reads_its_policy_has_a_lock_already(tmp_path: Path) -> None:
+    folder = far(own_process(tmp_path / "run", "starting"))
+    handle = folder.hold()
+    assert LiveRun(folder).state.name == "unseen"
+    with pytest.raises(InputError, match="another process"):
+        process.begin(CONFIG, folder.run)
+    os.close(handle)
+    assert LiveRun(folder).state.name == "killed"
+
+
+def test_where_locks_cannot_be_asked_nothing_is_taken_for_killed(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(path: Path) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs, "in_use", unable)
+    assert live.attach(made).state.name == "idle"
+    assert LiveRun(far(own_process(made, "running", step=3))).state.name == "unseen"
+
+
+def test_a_run_that_another_machine_trains_without_a_panel(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sesa_lab.live.state.writer_of", lambda path: None)
+    with RunWriter.resume(made):
+        state = live.attach(made).state
+        assert (state.name, state.host, state.ended) == ("unseen", "", False)
+    assert live.attach(made).state.name == "idle"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "name", "words"),
+    [
+        ("starting", "stop", "stopping", "starting: policy and engine are being read; stops after that"),
+        ("starting", "pause", "pausing", "starting: policy and engine are being read; pauses after that"),
+        ("evaluating", "run", "evaluating", "starting: the policy is being evaluated before its first step"),
+        ("evaluating", "stop", "stopping", "evaluated before its first step; stops after that"),
+        ("running", "stop", "stopping", "running; stops after this step"),
+        ("running", "pause", "pausing", "running; pauses after this step"),
+        ("paused", "pause", "paused", "paused; its process keeps its memory"),
+        ("stopping", "stop", "stopping", "stopping: what was done is being kept"),
+        ("stopping", "run", "resuming", "is being kept; goes on from there in a moment"),
+    ],
+)
+def test_what_a_panel_waits_for(made: Path, said: str, wanted: str, name: str, words: str) -> None:
+    folder = own_process(made, said)
+    folder.ask(wanted)
+    run = LiveRun(folder)
+    panel = refreshed(run)
+    assert (run.state.name, run.state.ended) == (name, False) and f"{words}, process {os.getpid()}" in panel.head.value
+    assert ("Resume" in enabled(panel)) == (wanted != "run") and ("Stop" in enabled(panel)) == (wanted != "stop")
+    assert ("Pause" in enabled(panel)) == (said == name and name in live_panel.DOING)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"token": 3}', '{"pid": "1", "token": "x", "host": "h"}'])
@@ -227,7 +304,8 @@ def test_a_finished_run(tmp_path: Path, sent: list[dict[str, Any]]) -> None:
 def test_the_panel_of_a_run_that_grows(made: Path, sent: list[dict[str, Any]]) -> None:
     run = LiveRun(own_process(made, "running", step=3))
     run.panel.show()
-    wait_for(lambda: run.panel._thread is not None and run.panel._thread.is_alive())
+    panel = run.panel
+    wait_for(lambda: panel._thread is not None and panel._thread.is_alive())
     with RunWriter.resume(made) as writer:
         log_steps(writer, range(3, 5))
         run.panel._drawn_at = 0.0
@@ -236,10 +314,63 @@ def test_the_panel_of_a_run_that_grows(made: Path, sent: list[dict[str, Any]]) -
     assert run.panel.inner.outputs == ()
     run.panel.here.value = True  # the page was reloaded: the figure below stands still
     assert run.panel.inner.outputs[0]["data"] == sent[-1]
+    panel.close()
+    assert panel._thread is not None
+    panel._thread.join(10)
+    assert not panel._thread.is_alive()
+
+
+def following() -> int:
+    return sum(thread.name == "sesa-lab-panel" for thread in threading.enumerate())
+
+
+def test_a_cell_that_is_run_again_shows_the_same_panel(
+    made: Path, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = following()
+    for cell in ["a"] * 9 + ["b"]:
+        monkeypatch.setattr(live_panel, "_cell", lambda cell=cell: cell)
+        live.attach(made)._ipython_display_()
+    gc.collect()
+    assert following() == before + 1
+    run = live.attach(made)
+    assert run.panel is live.attach(made).panel
+    sent.clear()
+    run.panel.refresh(anew=True)
+    assert [MIME in bundle for bundle in sent] == [False, True] * 2  # the figures of two cells, each emptied and drawn
+    panel, thread = weakref.ref(run.panel), run.panel._thread
+    assert panel() is not None and thread is not None
+    with pytest.MonkeyPatch.context() as patch:  # a thread that waits holds no panel
+        patch.setattr(live_panel.Panel, "refresh", lambda self, anew=False: None)
+        run.panel.close()
+        gc.collect()
+        wait_for(lambda: gc.collect() >= 0 and panel() is None)
+    thread.join(10)
+    assert not thread.is_alive() and following() == before
+    assert run.panel._thread is None  # a new one
     run.panel.close()
-    assert run.panel._thread is not None
-    run.panel._thread.join(10)
-    assert not run.panel._thread.is_alive()
+
+
+def test_the_thread_ends_with_its_panel(made: Path, sent: list[dict[str, Any]]) -> None:
+    panel = live.attach(made).panel
+    panel.show()
+    thread = panel._thread
+    assert thread is not None
+    Widget.close_all()  # not by the panel, which would tell its thread
+    assert thread.is_alive()
+    del panel
+    wait_for(lambda: gc.collect() >= 0 and not thread.is_alive())
+
+
+def test_a_cell_is_known_by_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert live_panel._cell() == ""
+
+    class Shell:
+        def get_parent(self) -> dict[str, Any]:
+            return {"metadata": {"cellId": "0a1b"}}
+
+    monkeypatch.setattr(live_panel, "get_ipython", Shell)
+    assert live_panel._cell() == "0a1b"
 
 
 def test_nothing_of_a_hostile_name_becomes_html(made: Path) -> None:
@@ -288,7 +419,109 @@ def test_a_reporter_measures_obeys_and_says_what_it_died_of(tmp_path: Path, monk
     monkeypatch.setattr(Folder, "wanted", lambda self: "stop")
     with pytest.raises(Stopped):
         reporter.advance(2, SECONDS)
+    assert folder.status().state == "stopping"  # before the loop keeps the step
     reporter.advance(5, SECONDS)  # the last step: there is nothing left to stop
+    with pytest.raises(Stopped):
+        reporter.begin("running")
+
+
+@pytest.mark.parametrize("asked", ["nothing", "resume", "removed"])
+def test_who_resumes_a_process_that_stops_is_heeded_once_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    folder = own_process(tmp_path / "run", "running", step=3)
+    run = LiveRun(folder)
+    names = []
+
+    def train(folder: Folder, reporter: Reporter) -> None:
+        run.stop()
+        try:
+            reporter.obey()
+        finally:  # the loop keeps the step now
+            names.append(run.state.name)
+            if asked == "resume":
+                run.resume()
+                names.append(run.state.name)
+            elif asked == "removed":
+                shutil.rmtree(folder.path)
+
+    monkeypatch.setattr(worker, "_train", train)
+    code = worker.main(str(folder.run), own())
+    status = folder.status()
+    assert status is not None
+    if asked == "resume":
+        assert (code, status) == (None, Status(own())) and names == ["stopping", "resuming"]
+        assert run.state.name == "starting"
+    else:
+        assert (code, status.state) == (0, "stopped") and names == ["stopping"]
+        assert run.state.name == "stopped"
+
+
+def test_a_process_that_decides_whether_it_ends_is_waited_for(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_process(made, "stopping")
+    folder.ask("stop")
+    run = LiveRun(folder)
+    started = []
+    monkeypatch.setattr(process, "go_on", started.append)
+    with folder.alone():
+        thread = threading.Thread(target=run.resume)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        folder.say(Status(own(), "stopped"))
+    thread.join(10)
+    assert started == [folder] and folder.wanted() == "stop"  # the run's new process will say what is wanted
+    monkeypatch.setattr(live_folder, "PATIENCE", 0.1)
+    with (
+        folder.alone(),
+        pytest.raises(InputError, match="is being started by another kernel; try again"),
+        folder.alone(),
+    ):
+        pass
+
+
+def test_a_status_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = own_process(tmp_path / "run", "starting")
+    reporter = Reporter(folder, own())
+    reporter.expect(CONFIG)
+
+    def full(path: Path, data: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live_folder, "write_json", full)
+        for step in (1, 2):
+            reporter._said = float("-inf")
+            reporter.advance(step, SECONDS)
+        assert LiveRun(folder).state.name == "starting"
+        patch.setattr(worker, "_train", lambda folder, reporter: {}["lacking"])
+        assert worker.main(str(folder.run), own()) == 1
+    said = capsys.readouterr().err
+    assert said.count("No space left on device") == 2 and said.count("Training goes on") == 2  # of two reporters
+    assert "KeyError: 'lacking'" in said
+    reporter._said = float("-inf")
+    reporter.advance(3, SECONDS)
+    assert LiveRun(folder).state.step == 3
+
+
+def test_a_folder_that_was_removed_is_made_anew(made: Path) -> None:
+    folder = own_process(made, "running", step=2)
+    reporter = Reporter(folder, own())
+    reporter.expect(CONFIG)
+    for step in (3, 4):
+        shutil.rmtree(folder.path)
+        reporter._said = float("-inf")
+        reporter.advance(step, SECONDS)
+        run = live.attach(made)
+        assert (run.state.name, run.state.step, run.state.pid) == ("running", step, os.getpid())
+        assert runs.in_use(folder.path)
+    run.pause()
+    assert folder.wanted() == "pause"
+    assert Config.from_dict(json.loads((folder.path / "settings.json").read_text())) == CONFIG
+    assert reporter._lock is not None
+    os.close(reporter._lock)
 
 
 def test_a_failure_keeps_its_cause_and_the_end_of_its_traceback(

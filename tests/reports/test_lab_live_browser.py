@@ -16,6 +16,8 @@ TRAINED = (
     "from sesa_lab import live",
     "live.train(out='trained', steps=100_000, groups=1, group_size=2, max_tokens=8, checkpoint_every=1000, trackers='none')",
     "live.attach('trained')",
+    "live.attach('trained')",
+    "import threading; 'following: %d' % sum(thread.name == 'sesa-lab-panel' for thread in threading.enumerate())",
 )
 GROWN = (
     "from pathlib import Path\n"
@@ -64,6 +66,15 @@ def test_a_panel_is_attached_after_the_kernel_was_restarted(lab: Lab, browser: B
         expect(panel.locator(".widget-hprogress")).to_be_visible()
         after = grown(panel, beyond=reached)
         grown(panel, beyond=after)
+        other = seen.run(3)
+        for _ in range(3):
+            panel = seen.run(2)  # again: the cell shows the same panel
+            expect(panel.get_by_text(f"running, process {process}")).to_be_visible(timeout=60_000)
+        reached = max(grown(panel, beyond=after), grown(other, beyond=after))
+        for cell in (panel, other):
+            expect(cell.locator(".widget-hprogress")).to_have_count(1)
+            grown(cell, beyond=reached)
+        expect(seen.run(4).get_by_text("following: 1")).to_be_visible(timeout=60_000)
         panel.get_by_role("button", name="Stop", exact=True).click()
         expect(panel.get_by_text("trained: stopped")).to_be_visible(timeout=60_000)
         state = live.attach(lab.folder / "trained").state
