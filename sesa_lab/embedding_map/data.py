@@ -159,11 +159,23 @@ def clusters(points: Points) -> NDArray[np.int64]:
 
     It measures how texts fall apart, not whether: see ``diversity.kmeans``. Numbered by the texts they have, most first.
     """
-    labels = diversity.kmeans(points.vectors, stream(points.seed, "bootstrap", 1), MOST_CLUSTERS)
-    sizes = np.bincount(labels[points.which], minlength=int(labels.max()) + 1)
+    return together([points])[0]
+
+
+def together(samples: Sequence[Points]) -> list[NDArray[np.int64]]:
+    """Clusters of the texts of several runs, as ``clusters`` of one: (rows,) each, a number means the same in all.
+
+    Args:
+        samples: at least one, all of one embedder; the seed is the first one's.
+    """
+    vectors = {text: vector for points in samples for text, vector in zip(points.texts, points.vectors, strict=True)}
+    places = {text: place for place, text in enumerate(vectors)}
+    which = [np.array([places[text] for text in points.texts], dtype=np.int64)[points.which] for points in samples]
+    labels = diversity.kmeans(np.stack(list(vectors.values())), stream(samples[0].seed, "bootstrap", 1), MOST_CLUSTERS)
+    sizes = np.bincount(labels[np.concatenate(which)], minlength=int(labels.max()) + 1)
     rank = np.empty(len(sizes), dtype=np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return rank[labels][points.which]
+    return [rank[labels][rows] for rows in which]
 
 
 def quotas(counts: Sequence[int], most: int) -> list[int]:

@@ -25,6 +25,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "tr
 _SCALE = [[0.0, "#56B4E9"], [0.5, "#CC79A7"], [1.0, "#D55E00"]]
 _HEIGHT = 430
 _LETTERS, _LINES = 70, 4  # of a text, on hovering
+_ALL_LETTERS = 160_000  # of all texts together: a page of many points gets less of each, not megabytes
 
 
 def figure(
@@ -142,6 +143,9 @@ def _add(
     legend: bool = True,
 ) -> None:
     own = np.flatnonzero(rows)
+    room = _ALL_LETTERS // max(1, len(points.table))  # alike whatever is shown
+    letters = max(20, min(_LETTERS, room))
+    lines = max(1, min(_LINES, room // letters))
     drawn.add_scatter(
         x=places.x[own],
         y=places.y[own],
@@ -151,17 +155,18 @@ def _add(
         marker={"size": 8, "opacity": 0.75, "line": {"width": 0.5, "color": "#767b84"}, **marker},
         unselected={"marker": {"opacity": 0.12}},
         customdata=own.tolist(),  # its row; the table behind it is in Python alone
-        hovertext=[_hover(row) for row in points.table.iloc[own].itertuples(index=False)],
+        hovertext=[_hover(row, lines, letters) for row in points.table.iloc[own].itertuples(index=False)],
         hovertemplate="%{hovertext}<extra></extra>",
     )
 
 
-def _hover(row: Any) -> str:
+def _hover(row: Any, most: int, letters: int) -> str:
+    """What is known of a point, and its text in at most so many lines."""
     strategy = UNREADABLE if pd.isna(row.strategy) else row.strategy
     reward = "undefined" if pd.isna(row.reward) else f"{row.reward:.3g}"
-    lines = textwrap.wrap(row.text[: 2 * _LETTERS * _LINES], _LETTERS, max_lines=_LINES, placeholder=" \u2026")
+    lines = textwrap.wrap(row.text[: 2 * letters * most], letters, max_lines=most, placeholder=" \u2026")
     facts = f"step {row.step}, group {row.group}, task {row.task}, reward {reward}, {'success' if row.success else 'no success'}"
-    return "<br>".join([facts, f"strategy {escape(strategy)}", *(escape(line) for line in lines or ["(empty)"])])
+    return "<br>".join([facts, f"strategy {_short(str(strategy))}", *(escape(line) for line in lines or ["(empty)"])])
 
 
 def _short(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from sesa_lab.diversity.embeddings import DEFAULT
 from sesa_lab.embedding_map import data, figures
 from sesa_lab.embedding_map.data import Embedder, Of, Places, Points, Projection
+from sesa_lab.embedding_map.link import Link, Place, check_among, reload_button
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.plots.live_figure import Hit, LiveFigure
 from sesa_lab.plots.panel import Panel, cut, sample_table
 from sesa_lab.plots.theme import escape
-from sesa_lab.runs.load import Run
+from sesa_lab.runs.load import Run, load
 
 ALL, ONE, UP_TO = "all steps", "one step", "up to a step"
 
@@ -37,6 +38,7 @@ class EmbeddingMap(Panel):
         controls: the controls by the name of what they set: ``colour``, ``projection``, ``steps`` (``ALL``, ``ONE`` or
             ``UP_TO``), ``step``, ``success``.
         selected: the selected rows of ``points.table``, whose index they keep; observe it to be told.
+        link: moves the inspector through what is selected, if there is one.
     """
 
     selected = t.Instance(pd.DataFrame)
@@ -61,18 +63,25 @@ class EmbeddingMap(Panel):
             most: texts that are shown, a sample balanced over steps.
             embedder: model of ``diversity.embed``, or a function from texts to (texts, d) vectors.
             projection: ``pca`` or ``tsne``, which takes longer.
-            inspector: a ``SketchInspector`` of the same run; it is moved to the first of what is selected.
+            inspector: a ``SketchInspector`` that shows this run, alone or beside another; it is moved to the first of what is
+                selected, and by two buttons through the others.
             seed: of the sample, the clusters and t-SNE.
             cache: file that keeps vectors; None: ``embeddings.sqlite`` beside the run folder.
 
         Raises:
-            InputError: no run there, nothing to be mapped in it, or an argument out of range.
+            InputError: no run there, nothing to be mapped in it, an inspector of another run, or an argument out of range.
         """
         if projection not in data.PROJECTIONS:  # before anything is embedded
             raise InputError(f"projection {projection!r}; {suggest(str(projection), list(data.PROJECTIONS))}")
-        self.points: Points = data.read(run, of, most, embedder, seed, cache)
-        self.inspector = inspector
+        run = run if isinstance(run, Run) else load(run)
+        self.link = Link(inspector)
+        if inspector is not None:
+            said = "the inspector is of {known}, the map of {found}: open the inspector on the map's run, SketchInspector(run)"
+            check_among([run], self.link.runs, said)
+        self._read = partial(data.read, of=of, most=most, embedder=embedder, seed=seed, cache=cache)
+        self.points: Points = self._read(run)
         self._places: dict[Projection, Places] = {}
+        self._clusters: NDArray[np.int64] | None = None
         # Callbacks may come from a thread of their own, beside a cell that sets a control.
         self._lock = threading.RLock()
         self._said, self._samples = widgets.HTML(), widgets.HTML()
@@ -81,9 +90,11 @@ class EmbeddingMap(Panel):
         self.selected = nothing
         self._map = LiveFigure(self.figure(), on_click=self._clicked, on_select=self._lassoed)
         wide = {"layout": {"flex_flow": "row wrap"}}
-        first = widgets.HBox([self.controls[name] for name in ("colour", "projection", "success")], **wide)
+        again = reload_button(self.reload)
+        first = widgets.HBox([*(self.controls[name] for name in ("colour", "projection", "success")), again], **wide)
         second = widgets.HBox([self.controls[name] for name in ("steps", "step")], **wide)
-        super().__init__([first, second, self._map.plot, self._said, self._samples], selected=nothing)
+        shown = [first, second, self._map.plot, self._said, self.link.box, self._samples]
+        super().__init__(shown, selected=nothing)
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self._tell()
@@ -94,6 +105,8 @@ class EmbeddingMap(Panel):
         colour, projection = own["colour"].value, own["projection"].value
         if projection not in self._places:
             self._places[projection] = data.place(self.points, projection)
+        if colour == "cluster" and self._clusters is None:
+            self._clusters = data.clusters(self.points)
         return figures.figure(
             self.points,
             self._places[projection],
@@ -121,9 +134,26 @@ class EmbeddingMap(Panel):
             self._choose(rows)
             self._map.draw(self.figure())
 
-    @cached_property
-    def _clusters(self) -> NDArray[np.int64]:
-        return data.clusters(self.points)
+    def reload(self) -> None:
+        """Read the run again, for it may have grown: another sample, embedded and placed anew; what stays in it stays selected.
+
+        Raises:
+            InputError: the run is not there any more, or damaged; nothing is changed then.
+        """
+        with self._lock:
+            points = self._read(load(self.points.run.path))
+            self.link.refresh()
+            key = ["step", "group", "index"]
+            chosen = pd.MultiIndex.from_frame(self.selected[key])
+            own = self.controls["step"]
+            last = own.value == self.points.steps[-1]
+            step = points.steps[-1] if last or own.value not in points.steps else own.value
+            self.points, self._places, self._clusters = points, {}, None
+            with self._quietly():
+                own.options, own.value = points.steps, step
+            there = pd.MultiIndex.from_frame(points.table[key])
+            self._choose(np.flatnonzero(there.isin(chosen) & self._shown()).tolist())
+            self._map.draw(self.figure())
 
     def _shown(self) -> NDArray[np.bool_]:
         table, own = self.points.table, self.controls
@@ -162,8 +192,8 @@ class EmbeddingMap(Panel):
     def _choose(self, rows: Sequence[int]) -> None:
         self.selected = self.points.table.loc[list(rows)]
         self._tell()
-        if self.inspector is not None and len(self.selected):
-            self._move()
+        of_sketches = self.points.of == "sketches"
+        self.link.follow(self.points.run, self.selected, candidate=self._follower if of_sketches else None)
 
     def _tell(self) -> None:
         found, shown = len(self.selected), int(self._shown().sum())
@@ -175,23 +205,11 @@ class EmbeddingMap(Panel):
             self._said.value = f"<b>{what}: {found} of {shown} {self.points.of} selected</b>{cut(found)}"
         self._samples.value = sample_table(self.selected)
 
-    def _move(self) -> None:
-        """Show the first selected one in the inspector; where it cannot, say why and leave it where it is."""
-        first = self.selected.iloc[0]
-        step, group, index = (int(first[name]) for name in ("step", "group", "index"))
-        try:
-            candidate = index if self.points.of == "solutions" else self._follower(step, group, index)
-            self.inspector.step = step
-            self.inspector.group = group
-            self.inspector.candidates = [candidate, *self.inspector.candidates[1:]]
-        except InputError as error:
-            self._said.value += f"<br><small>inspector: {escape(error, 300)}</small>"
-
-    def _follower(self, step: int, group: int, sketch: int) -> int:
+    def _follower(self, sketch: Place) -> int:
         """The first candidate that follows a sketch; where there is none, the first of the group."""
-        rows = self.points.run.read_rollouts(["group", "index", "sketches"], [step])
-        rows = rows[rows["group"] == group].sort_values("index")
-        own = rows["index"][[sketch in followed for followed in rows["sketches"]]]
+        rows = self.points.run.read_rollouts(["group", "index", "sketches"], [sketch.step])
+        rows = rows[rows["group"] == sketch.group].sort_values("index")
+        own = rows["index"][[sketch.number in followed for followed in rows["sketches"]]]
         return int((own if len(own) else rows["index"]).iloc[0])
 
 

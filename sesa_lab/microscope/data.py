@@ -22,8 +22,10 @@ from sesa_lab.runs.browse import nothing_yet
 Source = Literal["candidates", "answers"]
 SOURCES: tuple[Source, ...] = ("candidates", "answers")
 """What shares are of: the candidates that a training step drew, or the evaluated answers of the policy alone."""
-FAN = (1, 8, 64)
-"""The k of the pass@k that are drawn."""
+FAN = (1, 8, 16, 64)
+"""The k of the pass@k that are worked out where all masses are known; else those that the run logged."""
+COLUMNS_DRAWN = 300
+"""Steps, and points of a line, that are drawn at most: more are drawn as means of stretches of equally many."""
 MOST_LEAVES = 1000
 """Of a tree that is drawn."""
 _SIGNS = re.compile(r"[^\w\s]+")
@@ -39,6 +41,7 @@ class Selection(NamedTuple):
         strategy: None: any, or where ``unreadable`` none.
         unreadable: only samples whose strategy could not be read.
         success: only samples that succeeded.
+        cluster: of texts, by its name; None: any.
     """
 
     run: int
@@ -46,6 +49,7 @@ class Selection(NamedTuple):
     strategy: str | None = None
     unreadable: bool = False
     success: bool = False
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class View:
         training: one row a step: step, entropy (nats a token), distinct (distinct correct strategies, mean over all groups),
             zero_variance (share of groups without a gradient, 0..1).
         evaluated: one row an evaluation: step, entropy (nats an answer), coverage (distinct correct among ``coverage_k``
-            samples), coverage_k, pass_1, pass_8, pass_64 (0..1); NaN where not measured.
+            samples), coverage_k, and pass_K (0..1) for each K of ``fan`` and maybe others; NaN where not measured.
         alarms: columns step and onset: as noticed while training where the run was watched, else by the detector now.
         watched: which of the two.
         exact: whether ``answers`` are the mass of all answers; else shares among samples.
@@ -77,6 +81,12 @@ class View:
     def steps(self) -> list[int]:
         """Steps with candidates, ascending."""
         return [int(step) for step in self.shares["candidates"]["step"].unique()]
+
+    @property
+    def fan(self) -> list[int]:
+        """Those k whose pass@k some evaluation has, ascending."""
+        names = [name for name in self.evaluated if name.startswith("pass_") and self.evaluated[name].notna().any()]
+        return sorted(int(name.removeprefix("pass_")) for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +154,7 @@ def read(run: runs.Run | str | Path) -> View:
     watched = run.config.watch.on_alarm != "none"
     return View(
         run=run,
-        shares={"candidates": _of_candidates(rows), "answers": _of_answers(answers, run.exact)},
+        shares={"candidates": shares_of(rows), "answers": _of_answers(answers, run.exact)},
         training=_training(run, rows),
         evaluated=_evaluated(run, answers if run.exact else None),
         alarms=run.alarms[["step", "onset"]].astype("int64") if watched else _detected(run, rows),
@@ -171,7 +181,11 @@ def heat(views: Sequence[View], source: Source = "candidates", most: int = 12, s
         raise InputError(f"shares of {source!r}; {suggest(str(source), list(SOURCES))}")
     if not views or most < 1:
         raise InputError(f"expected at least one run and one strategy to show, got {len(views)} and {most}")
-    tables = [view.shares[source] for view in views]
+    return heat_of([view.shares[source] for view in views], most, success_only)
+
+
+def heat_of(tables: Sequence[pd.DataFrame], most: int, success_only: bool) -> Heat:
+    """``heat`` of shares that are given, one table a run, columns as in ``View.shares``."""
     counted = "success" if success_only else "share"
     ranks = pd.Series(dtype="float64")
     for table in tables:
@@ -210,22 +224,32 @@ def samples(view: View, selection: Selection) -> pd.DataFrame:
     return rows.drop(columns="step").reset_index(drop=True)
 
 
+def stretches(columns: int) -> list[slice]:
+    """Places of the columns that are drawn as one: equally many each, the last maybe fewer; at most ``COLUMNS_DRAWN`` of them."""
+    each = max(1, -(-columns // COLUMNS_DRAWN))
+    return [slice(start, min(start + each, columns)) for start in range(0, columns, each)]
+
+
 def _matrix(table: pd.DataFrame, names: list[str], rest: list[str], column: str) -> NDArray[np.float64]:
     steps = table["step"].unique()
     columns = np.searchsorted(steps, table["step"].to_numpy())
     places = {name: row for row, name in enumerate(names)}
-    other, unreadable = len(places), len(places) + len(rest) - 1
-    # Of success alone an unreadable row may be left out: what has no row has no share.
-    rows = [
-        unreadable if missing else places.get(name, other)
-        for name, missing in zip(table["strategy"], table["strategy"].isna(), strict=True)
-    ]
-    found = np.zeros((max(len(places) + len(rest), max(rows, default=-1) + 1), len(steps)))
-    np.add.at(found, (np.asarray(rows, dtype=int), columns), table[column].to_numpy())
-    return found[: len(places) + len(rest)]
+    other, unreadable = (len(places) + rest.index(name) if name in rest else -1 for name in (OTHERS, UNREADABLE))
+    rows = np.array(
+        [
+            unreadable if missing else places.get(name, other)
+            for name, missing in zip(table["strategy"], table["strategy"].isna(), strict=True)
+        ],
+        dtype=int,
+    )
+    kept = rows >= 0  # of success alone there may be no row for what is left: it has no share
+    found = np.zeros((len(places) + len(rest), len(steps)))
+    np.add.at(found, (rows[kept], columns[kept]), table[column].to_numpy()[kept])
+    return found
 
 
-def _of_candidates(rows: pd.DataFrame) -> pd.DataFrame:
+def shares_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each step's candidates, as ``View.shares``; columns step, strategy and success among others."""
     size = rows.groupby("step")["step"].transform("size")
     return _shares(rows, 1.0 / size.to_numpy())
 
@@ -266,8 +290,9 @@ def _evaluated(run: runs.Run, answers: pd.DataFrame | None) -> pd.DataFrame:
     logged = run.evaluations.drop_duplicates("step", keep="last")
     table = logged[["step", "entropy", "coverage", "coverage_k"]].copy()
     table["pass_1"] = logged["accuracy"]
-    for k in FAN[1:]:
-        table[f"pass_{k}"] = logged.get(f"pass_at_{k}", np.nan)
+    for name in logged.columns:
+        if found := re.fullmatch(r"pass_at_(\d+)", name):
+            table[f"pass_{found[1]}"] = logged[name]
     if answers is not None:
         solved = answers["probability"].where(answers["success"], 0.0)
         mass = solved.groupby([answers["step"], answers["task"]]).sum().clip(upper=1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from plotly.subplots import make_subplots
 
 from sesa_lab import plots
 from sesa_lab.errors import InputError
-from sesa_lab.microscope.data import FAN, Heat, Paths, Source, View
+from sesa_lab.microscope.clusters import Clusters
+from sesa_lab.microscope.data import Heat, Paths, Source, View, stretches
 from sesa_lab.plots.collapse import mark_alarm
 from sesa_lab.plots.theme import COLOURS, escape, finish, legend_letters, provenance
 
@@ -21,27 +22,44 @@ LEFT, RIGHT = 235, 110
 """Margins in pixels, alike in both figures, so that a step is at the same place in both."""
 TRACES_A_RUN = 2
 """Of the heat map: cells of which some succeeded, then those of which none did."""
-_ROW, _PANEL = 24, 105  # pixels a strategy, and a panel of curves
+_ROW, _PANEL, _SCALES = 24, 105, 170  # pixels a strategy, a panel of curves, and two scales of colours below each other
 _BLUE, _ORANGE = "0,114,178", "213,94,0"
 _SPACING = 0.04
 _FEW_STEPS = 10
-_OF = {"candidates": "a step's candidates", "answers": "the evaluated answers"}
+_OF = {
+    "candidates": "Strategies: share of a step's candidates",
+    "answers": "Strategies: share of the evaluated answers",
+    "clusters": "Clusters of texts: share of a step's sampled candidates",
+}
 _LETTERS = 85
 """Of the legend, a row: at the width of a notebook beside a file browser."""
 _ALARMS = "grey line: alarm, grey band: from its change point on"
 _PANELS = ("entropy,<br>nats", "distinct<br>correct", "pass@k,<br>0..1", "zero-variance<br>share, 0..1")
-_FAN_LOOKS = {1: ("#0072B2", "solid"), 8: ("#56B4E9", "dash"), 64: ("#009E73", "dot")}
+_FAN_LOOKS = (
+    ("#0072B2", "solid"),
+    ("#56B4E9", "dash"),
+    ("#CC79A7", "dashdot"),
+    ("#009E73", "dot"),
+    ("#E69F00", "solid"),
+)
+"""Of pass@k, by the place of its k."""
 
 
 def heat_map(
-    views: Sequence[View], heat: Heat, source: Source = "candidates", step: int | None = None, row: int | None = None
+    views: Sequence[View],
+    heat: Heat,
+    source: Source | Literal["clusters"] = "candidates",
+    step: int | None = None,
+    row: int | None = None,
 ) -> go.Figure:
     """One panel a run: a cell a (strategy, step), the darker the larger its share; blue where some of it succeeded, else orange.
+
+    Of a long run a cell is the mean of a few steps (``data.stretches``).
 
     Args:
         views: the runs.
         heat: of them (``data.heat``).
-        source: that it was made with.
+        source: that it was made with; ``clusters``: its names are those of clusters.
         step: marked by a line; None: none.
         row: of the chosen strategy, in bold; None: none.
     """
@@ -49,17 +67,18 @@ def heat_map(
     figure = _panels(views, 1, [1.0])
     most = max((float(share.max()) for share in heat.share if share.size), default=0.0) or 1.0
     for col, (steps, share, success) in enumerate(zip(heat.steps, heat.share, heat.success, strict=True), start=1):
-        hover = [
-            [
-                f"{escape(name, 200)}<br>step {at}: {share[i, j]:.3g} of all, {success[i, j]:.3g} with success"
-                for j, at in enumerate(steps)
-            ]
-            for i, name in enumerate(names)
-        ]
+        parts = stretches(len(steps))
+        share, success = (
+            np.array([table[:, part].mean(axis=1) for part in parts]).T.reshape(len(names), len(parts))
+            for table in (share, success)
+        )
+        drawn = [float(np.mean(steps[part])) for part in parts]
+        each = parts[0].stop if parts else 1
+        when = "step %{x}" if each == 1 else f"mean of {each} steps around step %{{x:.0f}}"
         for kind, solved in enumerate((True, False)):
             # A cell is in one of two traces; where the share is 0 it is in none, and the page shows through.
             z = np.where((share > 0) & ((success > 0) == solved), share, np.nan)
-            figure.add_trace(_cells(z, steps, hover, solved, most, col == 1, kind), 1, col)
+            figure.add_trace(_cells(z, drawn, success, when, solved, most, col == 1, kind), 1, col)
     labels = [_label(name, i < len(heat.names) and heat.solved[i]) for i, name in enumerate(names)]
     if row is not None and row < len(names):
         labels[row] = f"<b>{labels[row]}</b>"
@@ -67,8 +86,8 @@ def heat_map(
     figure.update_yaxes(
         range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=labels, showgrid=False
     )
-    note = "\u2605: succeeded at some step; others: the strategies that are not listed"
-    return _finish(figure, views, f"Strategies: share of {_OF[source]}", note, _ROW * max(1, len(names)), step)
+    note = "\u2605: succeeded at some step; others: those that are not listed"
+    return _finish(figure, views, _OF[source], note, max(_SCALES, _ROW * len(names)), step)
 
 
 def curves(views: Sequence[View], step: int | None = None) -> go.Figure:
@@ -79,8 +98,9 @@ def curves(views: Sequence[View], step: int | None = None) -> go.Figure:
         step: marked by a line; None: none.
     """
     figure = _panels(views, len(_PANELS), [1.0] * len(_PANELS))
+    fan = sorted({k for view in views for k in view.fan})
     for col, view in enumerate(views, start=1):
-        _curves_of(figure, view, col)
+        _curves_of(figure, view, col, fan)
         for _, alarm in view.alarms.iterrows():
             mark_alarm(
                 figure, int(alarm["onset"]), int(alarm["step"]), row="all", col=col, exclude_empty_subplots=False
@@ -122,7 +142,55 @@ def tree(views: Sequence[View], paths: Paths, step: int) -> go.Figure:
     return plots.tree(paths.leaves, frames, paths.separator, "Policy mass on the tree of places", note)
 
 
-def _curves_of(figure: go.Figure, view: View, col: int) -> None:
+def masses(views: Sequence[View], clusters: Clusters, step: int) -> go.Figure:
+    """What the policy gives to each cluster of texts, one panel a run, as far as the step's candidates tell.
+
+    Args:
+        views: the runs.
+        clusters: of their texts.
+        step: a training step; the last one before it that has texts in the sample is shown.
+    """
+    found = [clusters.mass(place, step) for place in range(len(views))]
+    figure = make_subplots(
+        rows=1,
+        cols=len(views),
+        shared_yaxes=True,
+        horizontal_spacing=_SPACING,
+        column_titles=[escape(f"{v.run.label}: step {m.step}", 60) for v, m in zip(views, found, strict=True)],
+    )
+    figure.update_annotations(font={"size": 12})
+    for col, mass in enumerate(found, start=1):
+        failed = [whole - part for whole, part in zip(mass.share, mass.success, strict=True)]
+        who = "drawn given the task alone" if mass.direct else "however drawn"
+        for name, values, colour in (("succeeds", mass.success, COLOURS[0]), ("does not", failed, COLOURS[1])):
+            figure.add_bar(
+                x=values,
+                y=list(range(len(values))),
+                orientation="h",
+                name=name,
+                legendgroup=name,
+                showlegend=col == 1,
+                marker={"color": colour, "pattern": {"shape": "" if colour == COLOURS[0] else "/", "size": 6}},
+                hovertemplate=f"%{{y}}<br>%{{x:.3g}} of {mass.candidates} candidates {who}<extra></extra>",
+                row=1,
+                col=col,
+            )
+    labels = [_label(name, False) for name in clusters.names]
+    figure.update_yaxes(
+        range=[len(labels) - 0.5, -0.5],
+        tickvals=list(range(len(labels))),
+        ticktext=labels,
+        showgrid=False,
+        ticks="outside",
+    )
+    figure.update_xaxes(range=[0, 1], title="share of the candidates, 0..1")
+    figure.update_layout(barmode="stack")
+    counted = "those drawn given the task alone, where there are any" if any(m.direct for m in found) else "all alike"
+    note = f"of the step's sampled candidates ({counted}); k-means of {clusters.embedder} vectors, all runs together"
+    return _finish(figure, views, "Policy mass on clusters of texts", note, _ROW * len(labels), None)
+
+
+def _curves_of(figure: go.Figure, view: View, col: int, fan: Sequence[int]) -> None:
     training, evaluated = view.training, view.evaluated
     k = evaluated["coverage_k"].dropna()
     of_k = f" in {k.iloc[-1]:.0f} samples" if len(k) else ""
@@ -131,23 +199,29 @@ def _curves_of(figure: go.Figure, view: View, col: int) -> None:
         (1, evaluated, "entropy", "entropy an answer, evaluated", COLOURS[1], "dash"),
         (2, training, "distinct", "distinct correct in a group", COLOURS[0], "solid"),
         (2, evaluated, "coverage", f"distinct correct{of_k}, evaluated", COLOURS[1], "dash"),
-        *((3, evaluated, f"pass_{n}", f"pass@{n}", *_FAN_LOOKS[n]) for n in FAN),
+        *(
+            (3, evaluated, f"pass_{n}", f"pass@{n}", *_FAN_LOOKS[place % len(_FAN_LOOKS)])
+            for place, n in enumerate(fan)
+            if f"pass_{n}" in evaluated
+        ),
         (4, training, "zero_variance", "zero-variance groups", COLOURS[0], "solid"),
     ]
-    for place, (row, table, column, name, colour, dash) in enumerate(lines):
+    for row, table, column, name, colour, dash in lines:
         there = table[table[column].notna()]
         if not len(there):
             continue
+        steps, values = there["step"].to_numpy(), there[column].to_numpy(dtype=float)
+        parts = stretches(len(there))
         figure.add_scatter(
-            x=there["step"].to_numpy(),
-            y=there[column].to_numpy(dtype=float),
+            x=[steps[part].mean() for part in parts] if len(parts) < len(steps) else steps,
+            y=[values[part].mean() for part in parts] if len(parts) < len(steps) else values,
             name=name,
-            legendgroup=str(place),
-            showlegend=not any(trace.legendgroup == str(place) for trace in figure.data),
+            legendgroup=name,
+            showlegend=not any(trace.legendgroup == name for trace in figure.data),
             mode="lines" if len(there) > 30 else "lines+markers",
             marker={"size": 5},
             line={"color": colour, "dash": dash, "width": 2},
-            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.3g}}<extra></extra>",
+            hovertemplate=f"{name}<br>step %{{x:.0f}}: %{{y:.3g}}<extra></extra>",
             row=row,
             col=col,
         )
@@ -186,9 +260,17 @@ def _panels(views: Sequence[View], rows: int, heights: list[float]) -> go.Figure
 
 
 def _cells(
-    z: np.ndarray, steps: list[int], hover: list[list[str]], solved: bool, most: float, scale: bool, place: int
+    z: np.ndarray,
+    steps: list[float],
+    success: np.ndarray,
+    when: str,
+    solved: bool,
+    most: float,
+    scale: bool,
+    place: int,
 ) -> go.Heatmap:
-    colour = _BLUE if solved else _ORANGE
+    """Numbers of half the usual length, and no words a cell: a long run's page has tens of thousands of them."""
+    colour, some = (_BLUE, "%{customdata:.3g}") if solved else (_ORANGE, "none")
     # Alpha, not lightness: what is rare fades into the page, be it light or dark. Steep at first: most shares are small.
     stops = [[x, f"rgba({colour},{0.12 + 0.88 * x**0.5:.3f})"] for x in (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)]
     bar = {
@@ -197,11 +279,11 @@ def _cells(
         "tickfont": {"size": 10}, "outlinewidth": 0,
     }  # fmt: skip
     return go.Heatmap(
-        z=z,
+        z=z.astype(np.float32),
         x=steps,
         y=list(range(len(z))),
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
+        customdata=success.astype(np.float32) if solved else None,
+        hovertemplate=f"%{{y}}<br>{when}: %{{z:.3g}} of all, {some} with success<extra></extra>",
         hoverongaps=False,
         zmin=0.0,
         zmax=most,

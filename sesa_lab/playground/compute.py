@@ -6,18 +6,18 @@ written again here. Float64, on the CPU.
 Legend: I items (one likelihood of one candidate each: a candidate trained under two contexts is two items), N their tokens.
 
 **The prediction, and what it assumes.** The policy is a *table*: every prefix s (prompt, context, tokens so far) has logits of its
-own, z_s, for the next token, p(a|s) = softmax(z_s)_a, and learning at one prefix changes nothing at another. One step of plain
+own, z_s, for the next token, p(a|s) = softmax(z_s / T)_a, and learning at one prefix changes nothing at another. One step of plain
 gradient descent of size eta on the logits then changes log p(y) of a completion, to first order in eta, as follows. Let
-W_sa be the sum of dL/dlog p over the tokens of the step that are the action a at s, and W_s their sum over a. Since
-dlog p(a|s)/dz_sb = [a = b] - p(b|s), the step is
+W_sa be the sum of dL/dlog p over the tokens of the step that are the action a at s, and W_s their sum over a. As in the trainer,
+p is the softmax of the logits divided by the temperature T: dlog p(a|s)/dz_sb = ([a = b] - p(b|s)) / T, the step is
 
-    g_sb = -dL/dz_sb = -(W_sb - p(b|s) W_s),        log p(a|s) changes by eta (g_sa - sum_b p(b|s) g_sb),
+    g_sb = -dL/dz_sb = -(W_sb - p(b|s) W_s) / T,        log p(a|s) changes by eta (g_sa - sum_b p(b|s) g_sb) / T,
 
 and log p(y) by the sum over its tokens. The stored step knows p(b|s) for the tokens drawn at s alone; the sum leaves out the
-others, whose share of it is W_s sum_b p(b|s)^2: at most |W_s| times the mass left squared, next to nothing where that is spread
-over many tokens, and exactly nothing where W_s = 0. Answers of one token are the textbook's softmax bandit. A network does not
-learn so: it generalises over prefixes, Adam rescales its gradient, and a norm is clipped. Signs and order within a group are what
-to read.
+others, whose share of it is W_s sum_b p(b|s)^2 / T^2: at most |W_s| / T^2 times the mass left squared, next to nothing where that
+is spread over many tokens, and exactly nothing where W_s = 0. Answers of one token are the textbook's softmax bandit. A network
+does not learn so: it generalises over prefixes, Adam rescales its gradient, and a norm is clipped. Signs and order within a group
+are what to read.
 
 **What is left out.** The entropy bonus acts on whole distributions, of which only the drawn tokens' log-probs are stored; sketches'
 own loss; and minibatches: all of the step is one optimiser step here. Temperature: stored log-probs are of the distribution at the
@@ -135,7 +135,7 @@ def compute(step: Step, rule: Rule) -> Result:
     scale = torch.where(flat.second, scale * rule.update.context_weight, scale)
     loss = (terms * scale[flat.item]).sum()
     (slope,) = torch.autograd.grad(loss, now)
-    change = predicted(slope, now.detach().exp(), flat.action, flat.prefix)
+    change = predicted(slope, now.detach().exp(), flat.action, flat.prefix, step.config.sampler.temperature)
     tokens = flat.tokens.assign(weight=-slope.numpy(), change=change.numpy(), clipped=clipped.numpy())
     items = _items(step, flat, tokens, advantage, weights)
     return Result(step, rule, float(loss.detach()), items, tokens)
@@ -150,14 +150,17 @@ def compare(step: Step, rule: Rule) -> dict[str, Result]:
     return found
 
 
-def predicted(slope: torch.Tensor, p: torch.Tensor, action: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+def predicted(
+    slope: torch.Tensor, p: torch.Tensor, action: torch.Tensor, prefix: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """(N,) first-order change of each token's log-prob by one gradient step of size 1 on a table of logits (see the module).
 
     Args:
         slope: (N,) dL/dlog p of each token.
-        p: (N,) its probability.
+        p: (N,) its probability, at ``temperature``.
         action: (N,) which pair of prefix and token it is, 0..A-1.
         prefix: (A,) which prefix a pair belongs to.
+        temperature: of the softmax of the logits; both the step on them and its effect are divided by it.
     """
     count, prefixes = len(prefix), int(prefix.max()) + 1 if len(prefix) else 0
     of_action = losses.per_candidate(slope, action, count)
@@ -166,7 +169,7 @@ def predicted(slope: torch.Tensor, p: torch.Tensor, action: torch.Tensor, prefix
     p_action = losses.per_candidate(p, action, count) / times
     step = -(of_action - p_action * losses.per_candidate(of_action, prefix, prefixes)[prefix])
     mean = losses.per_candidate(p_action * step, prefix, prefixes)
-    return (step - mean[prefix])[action]
+    return (step - mean[prefix])[action] / temperature**2
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.playground.compute import Result
 from sesa_lab.plots.theme import COLOURS, escape, finish, provenance
+from sesa_lab.runs.browse import told
 
 Words = Callable[[Sequence[int]], list[str]]
 """Token ids -> one text a token; hostile text, escaped here."""
@@ -35,6 +36,15 @@ _DOWN, _ZERO, _UP, _INK = "#E69F00", "#f1f3f5", "#56B4E9", "#1c2530"  # opaque: 
 _ROW, _GAP = 22, 0.34  # pixels a candidate, and the room between two bars as a share of it
 _A_TOKEN = {"weight": "weight:<br>\u2212dL/dlog p,<br>per nat", "change": "predicted<br>change of<br>log p, nats"}
 _MOST_TEXT = 20  # tokens a completion up to which their words stand in the cells
+MOST_TOKENS = 2000
+"""Cells of a figure: a page of more is slow to send and to draw."""
+_HOVER = ("index", "token", "old", "weight", "change")
+_TOKEN_HOVER = (
+    "candidate %{customdata[0]}, token %{x}: <b>%{text}</b> (id %{customdata[1]})"
+    "<br>log p when drawn %{customdata[2]:.3g} nats"
+    "<br>weight %{customdata[3]:.3g}; predicted change %{customdata[4]:.3g} nats<extra></extra>"
+)
+"""Of ``_HOVER``: numbers and one template, not a text a cell."""
 ASSUMPTION = (
     "predicted change: one plain gradient step of size 1, of all groups of the step, on a table of logits, one row a prefix,"
     " no generalisation between prefixes; read signs and order, not sizes"
@@ -93,9 +103,16 @@ def corrections(results: Mapping[str, Result], group: int, measure: str = "chang
 
 
 def tokens(
-    result: Result, group: int, second: bool = False, words: Words | None = None, measure: str = "weight"
+    result: Result,
+    group: int,
+    second: bool = False,
+    words: Words | None = None,
+    measure: str = "weight",
+    first: int = 0,
 ) -> go.Figure:
     """One cell a token: its weight (or predicted change); blue is pushed up, orange down, a cross says that the clip acts.
+
+    Only one page of long completions is drawn, at most ``MOST_TOKENS`` cells (see ``pages``).
 
     Args:
         result: of ``compute``.
@@ -103,32 +120,40 @@ def tokens(
         second: as in ``candidates``.
         words: token ids of a completion -> the text of each; None: ids are shown.
         measure: ``weight`` or ``change``.
+        first: place of the first token that is drawn, from 0, in all completions.
+
+    Raises:
+        InputError: another measure, no such group, or a place that is not the first of a page.
     """
     if measure not in ("weight", "change"):
         raise InputError(f"measure {measure!r} is not one of a token; {suggest(measure, ['weight', 'change'])}")
     rows = _rows(result, group, second)
     table = result.tokens[(result.tokens["group"] == group) & (result.tokens["second"] == second)]
-    width = 1 + int(table["place"].max()) if len(table) else 1
+    reach = float(table[measure].abs().max()) if len(table) else 0.0  # one scale for all pages
+    starts = [start for start, _ in pages(result, group, second)]
+    if first not in starts:
+        raise InputError(f"first = {first!r} begins no page of tokens; expected one of {told(starts)}")
+    width = min(_longest(table) - first, _a_page(len(rows)))
     said = {i: words(ids.tolist()) if words else ids.tolist() for i, ids in table.groupby("index")["token"]}
     place = {index: row for row, index in enumerate(rows["index"])}
     z = np.full((len(rows), width), np.nan)
-    text, hover = np.full(z.shape, "", dtype=object), np.full(z.shape, "", dtype=object)
-    for cell in table.to_dict("records"):
-        at = place[cell["index"]], cell["place"]
-        word = escape(said[cell["index"]][cell["place"]], 24)
+    text, known = np.full(z.shape, "", dtype=object), np.full((*z.shape, len(_HOVER)), np.nan, dtype=np.float32)
+    for cell in table[table["place"].between(first, first + width - 1)].to_dict("records"):
+        at = place[cell["index"]], cell["place"] - first
         z[at] = cell[measure]
-        text[at] = ("\u00d7 " if cell["clipped"] else "") + word
-        hover[at] = _token_hover(cell, word)
-    reach = float(np.nanmax(np.abs(z), initial=0.0)) or 1.0
+        text[at] = ("\u00d7 " if cell["clipped"] else "") + escape(said[cell["index"]][cell["place"]], 24)
+        known[at] = [cell[name] for name in _HOVER]
+    reach = reach or 1.0
     figure = go.Figure(
         go.Heatmap(
             z=z,
+            x=list(range(first, first + width)),
             y=list(range(len(rows))),
             text=text,
             texttemplate="%{text}" if width <= _MOST_TEXT else None,
             textfont={"color": _INK, "size": 12},
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
+            customdata=known,
+            hovertemplate=_TOKEN_HOVER,
             hoverongaps=False,
             zmin=-reach,
             zmax=reach,
@@ -140,9 +165,25 @@ def tokens(
     )
     figure.update_xaxes(title="token of the completion", dtick=1 if width <= _MOST_TEXT else None, showgrid=False)
     title = f"Step {result.step.number}, group {group}: tokens under {result.rule.update.correction}"
-    clipped = "\u00d7" if width <= _MOST_TEXT else "clipped (on hover)"
+    clipped = "\u00d7" if width <= _MOST_TEXT else "\u00d7 (on hover)"
     note = f"{clipped}: the clip leaves the token no policy gradient; one candidate a row, in the order drawn"
     return _finish(figure, result, rows, title, f"{note}; {ASSUMPTION}" if measure == "change" else note, legend=0)
+
+
+def pages(result: Result, group: int, second: bool = False) -> list[tuple[int, int]]:
+    """What of long completions is drawn at a time: the first token's place and the last one's, page by page; one at least."""
+    rows = _rows(result, group, second)
+    table = result.tokens[(result.tokens["group"] == group) & (result.tokens["second"] == second)]
+    longest, each = _longest(table), _a_page(len(rows))
+    return [(start, min(start + each, longest) - 1) for start in range(0, longest, each)]
+
+
+def _longest(table: pd.DataFrame) -> int:
+    return 1 + int(table["place"].max()) if len(table) else 1
+
+
+def _a_page(rows: int) -> int:
+    return max(1, MOST_TOKENS // max(1, rows))
 
 
 def _rows(result: Result, group: int, second: bool) -> pd.DataFrame:
@@ -185,15 +226,6 @@ def _hover(row: Mapping[Any, Any]) -> str:
         f"weight {row['weight']:.3g}; predicted change {row['change']:.3g} nats; clipped {row['clipped']:.0%} of tokens",
     ]
     return "<br>".join(lines)
-
-
-def _token_hover(cell: Mapping[Any, Any], word: str) -> str:
-    clipped = "<br>clipped: no policy gradient" if cell["clipped"] else ""
-    return (
-        f"candidate {cell['index']}, token {cell['place']}: <b>{word}</b> (id {cell['token']})"
-        f"<br>log p when drawn {cell['old']:.3g} nats"
-        f"<br>weight {cell['weight']:.3g}; predicted change {cell['change']:.3g} nats{clipped}"
-    )
 
 
 def _finish(

@@ -21,6 +21,8 @@ COLUMNS = [
     "episode_seed", "finish", "drawn_under", "drawn_logprobs", "engine_logprobs", "trained_under", "old_logprobs", "reward",
     "credited", "success", "strategy",
 ]  # fmt: skip
+_LISTS = ("token_ids", "turn_tokens", "history", "sketches", "drawn_logprobs", "old_logprobs")
+"""Of ``COLUMNS``, those that hold a list in every run that can be looked at; null in a run without the column."""
 _DRAWN_BY = {"sequential": "history", "sesa": "sketch"}
 """Sampler -> the kind of context that it draws under, beside the task's own."""
 
@@ -46,7 +48,8 @@ class Member:
         known_under: kind of the context that ``old`` belongs to, the run's own (first) training context.
         drawn: log-probs, policy when drawn, drawing context, after temperature (nats).
         old: the same under ``known_under``.
-        engine: what the engine said of the same as ``drawn``.
+        engine: what the engine said of the same as ``drawn``; ``drawn`` itself where none is stored: with engine torch, and in runs
+            made before it was.
         score: the environment's verdict.
         credited: reward after the run's own rule for repeats.
         repeat: an earlier candidate of the group took its strategy.
@@ -230,6 +233,14 @@ def _members(frame: pd.DataFrame, path: Path) -> tuple[Member, ...]:
 
 def _member(row: dict[str, Any], strategy: str | None, repeat: bool, path: Path) -> Member:
     where = f"{path / 'rollouts'}, group {row['group']}, candidate {row['index']}"
+    row = row | {
+        "engine_logprobs": () if row["engine_logprobs"] is None else row["engine_logprobs"]
+    }  # an older run's null
+    if missing := [name for name in _LISTS if row[name] is None]:
+        raise InputError(
+            f"{where}: no {', '.join(missing)}; the run was made before these were kept, and without them a step cannot be weighed:"
+            " choose a newer run"
+        )
     values = {name: tuple(map(float, row[name])) for name in ("drawn_logprobs", "old_logprobs", "engine_logprobs")}
     values["engine_logprobs"] = values["engine_logprobs"] or values["drawn_logprobs"]
     for name, logprobs in values.items():

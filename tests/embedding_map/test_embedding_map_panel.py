@@ -160,12 +160,109 @@ def test_of_two_runs_the_first_is_moved(tmp_path: Path) -> None:
 
 
 def test_an_inspector_that_cannot_says_so(tmp_path: Path) -> None:
-    inspector = SketchInspector(small_run(tmp_path / "other", steps=2))
-    panel = EmbeddingMap(small_run(tmp_path / "run"), embedder=letters, inspector=inspector)
+    path = small_run(tmp_path / "run", steps=2)
+    inspector = SketchInspector(path)
+    small_run(path, steps=4, first=3)
+    panel = EmbeddingMap(path, embedder=letters, inspector=inspector)
     panel.select([len(panel.points.table) - 1])
-    assert "inspector: step 4 has no candidates" in panel._said.value
+    assert "1 of 1: step 4, group 1, candidate 5" in panel.link.said
+    assert "not shown in the inspector: step 4 has no candidates" in panel.link.said
     assert inspector.step == 2
+    panel.reload()  # and the inspector with it
+    assert (inspector.step, inspector.group, inspector.candidates) == (4, 1, [5])
+    assert "not shown" not in panel.link.said
     inspector.close()
+
+
+def test_an_inspector_of_another_run_is_refused(tmp_path: Path) -> None:
+    path, other = small_run(tmp_path / "run", steps=2), small_run(tmp_path / "other", steps=2)
+    embedded: list[Sequence[str]] = []
+    inspector = SketchInspector(other)
+    with pytest.raises(InputError, match=r"the inspector is of .*other, the map of .*run: open the inspector on"):
+        EmbeddingMap(path, embedder=lambda texts: embedded.append(texts) or letters(texts), inspector=inspector)
+    assert not embedded  # said before what takes long
+    EmbeddingMap(tmp_path / "other" / ".." / "other", embedder=letters, inspector=inspector)  # the same folder
+    with pytest.raises(InputError, match=r"inspector = .* expected a SketchInspector"):
+        EmbeddingMap(path, embedder=letters, inspector=str(path))
+    inspector.close()
+
+
+def test_buttons_walk_through_a_lasso(tmp_path: Path) -> None:
+    path = small_run(tmp_path / "run")
+    inspector = SketchInspector(path)
+    panel = EmbeddingMap(path, embedder=letters, inspector=inspector)
+    before, after, _ = panel.link.box.children
+    assert panel.link.box.layout.display == "none"  # nothing is selected yet
+    inspector.filter = {"text": "down", "low": 0.5}  # would hide two of them
+    table = panel.points.table
+    panel.select([2, int(table.index[(table["step"] == 1) & (table["group"] == 1)][4]), len(table) - 1])
+    assert panel.link.box.layout.display is None
+    assert inspector.filter == {"text": "", "strategy": None, "outcome": "all", "low": None, "high": None}
+    seen = []
+    for _ in range(3):
+        seen.append(
+            (panel.link.said, inspector.step, inspector.group, inspector.candidates, before.disabled, after.disabled)
+        )
+        after.click()
+    assert seen == [
+        ("<b>1 of 3: step 1, group 0, candidate 2</b>", 1, 0, [2], True, False),
+        ("<b>2 of 3: step 1, group 1, candidate 4</b>", 1, 1, [4], False, False),
+        ("<b>3 of 3: step 4, group 1, candidate 5</b>", 4, 1, [5], False, True),
+    ]
+    assert "3 of 3" in panel.link.said  # there is none behind the last
+    before.click()
+    assert (inspector.step, inspector.group, inspector.candidates) == (1, 1, [4])
+    panel.select([])
+    assert (panel.link.box.layout.display, panel.link.said) == ("none", "")
+    inspector.close()
+
+
+def test_the_second_run_of_an_inspector_is_followed_by_its_task(tmp_path: Path) -> None:
+    path, other = small_run(tmp_path / "run", steps=2), small_run(tmp_path / "other")
+    inspector = SketchInspector(path, other)
+    panel = EmbeddingMap(other, embedder=letters, inspector=inspector)
+    table = panel.points.table
+    panel.select(table.index[(table["group"] == 1) & (table["index"] == 3)].tolist())
+    assert (inspector.step, inspector.group, inspector.candidates[1]) == (1, 1, 3)
+    panel.link.go(3)  # step 4, which the first run has not
+    assert "run seed 0" in panel.link.said and "has no group with task 7 at step 4" in panel.link.said
+    assert "open one with other seed 0" in panel.link.said
+    assert inspector.step == 1
+    inspector.close()
+
+
+def test_a_map_without_an_inspector_has_no_buttons(run: Path) -> None:
+    panel = EmbeddingMap(run, embedder=letters)
+    panel.select([0, 1])
+    assert panel.link.box.layout.display == "none"
+
+
+def test_a_run_that_has_grown(tmp_path: Path) -> None:
+    path = small_run(tmp_path / "run", steps=2)
+    panel = EmbeddingMap(path, embedder=letters)
+    own = panel.controls
+    panel.select([3])
+    own["colour"].value = "step"
+    small_run(path, steps=4, first=3)
+    panel.reload()
+    assert (own["step"].options, own["step"].value, own["steps"].value) == ((1, 2, 3, 4), 4, ALL)
+    assert len(panel.points.table) == 48 and panel.selected.index.tolist() == [3]
+    assert as_shown(panel._map.plot) == as_shown(panel.figure())
+    own["step"].value = 2
+    panel.reload()
+    assert own["step"].value == 2
+
+
+def test_the_usual_number_of_points_is_half_a_megabyte_at_most(tmp_path: Path) -> None:
+    words = "the quick brown fox <jumps> over the lazy dog & so on and on, ever and ever again " * 10
+    texts = [[f"{step} {index} {words}" for index in range(100)] for step in range(25)]
+    panel = EmbeddingMap(of_texts(tmp_path / "run", *texts), embedder=letters)
+    for colour in figures.COLOUR:
+        panel.controls["colour"].value = colour
+        assert sum(len(trace.x) for trace in panel.figure().data) == 2000
+        assert len(panel.figure().to_json()) < 500_000
+    few = EmbeddingMap(tmp_path / "run", most=100, embedder=letters)
+    assert few.figure().data[0].hovertext[0].count("<br>") == 5  # two lines of facts, four of the text
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:

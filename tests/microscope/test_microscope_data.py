@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from microscope_runs import collapsing, config, row, two_steps, write
 from sesa_lab.collapse import detect, direct_of, of_rollouts
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import Selection, figures, heat, read, samples
-from sesa_lab.microscope.data import View, paths
+from sesa_lab.microscope.data import View, paths, stretches
 
 WATCHED = {"breadth_loss": 0.2, "live_loss": 0.0, "spread_loss": 0.0, "entropy_loss": 0.0, "success_loss": 0.0}
 
@@ -48,6 +47,17 @@ def test_no_success_at_all(tmp_path: Path) -> None:
     assert view.training["distinct"].tolist() == [0.0]
 
 
+def test_no_success_and_nothing_that_could_be_read(tmp_path: Path) -> None:
+    view = read(write(tmp_path / "run", [row(1, 0, i, None, False) for i in range(4)]))
+    shown = heat([view], success_only=True)
+    assert (shown.names, shown.rest, shown.share[0].shape) == ([], [], (0, 1))
+    assert not len(figures.heat_map([view], shown).data[0].z)
+    other = read(two_steps(tmp_path / "other"))  # a second run does not bring the first one's row back
+    shown = heat([view, other], success_only=True)
+    assert (shown.names, shown.rest) == (["a", "b", "c"], [])
+    assert shown.share[0].tolist() == [[0.0]] * 3
+
+
 def test_a_longer_run_counts_no_more(tmp_path: Path) -> None:
     short = write(tmp_path / "short", [row(1, 0, i, "x" if i < 3 else "y", False) for i in range(4)])
     long = write(tmp_path / "long", [row(s, 0, i, "y" if i < 1 else "z", False) for s in range(1, 9) for i in range(4)])
@@ -81,6 +91,7 @@ def test_exact_masses(tmp_path: Path) -> None:
     # Task 0 is solved with mass 0.5, task 1 never.
     row_ = view.evaluated.iloc[0]
     assert [row_["pass_1"], row_["pass_8"], row_["pass_64"]] == pytest.approx([0.25, (1 - 0.5**8) / 2, 0.5])
+    assert view.fan == [1, 8, 16, 64]
 
 
 def test_sampled_evaluations(tmp_path: Path) -> None:
@@ -92,7 +103,19 @@ def test_sampled_evaluations(tmp_path: Path) -> None:
     assert (shown.names, shown.rest) == (["a"], ["unreadable"])
     assert [shown.share[0].ravel().tolist(), shown.success[0].ravel().tolist()] == [[0.75, 0.25], [0.5, 0.0]]
     assert view.evaluated["pass_8"].tolist() == [0.5]
-    assert math.isnan(view.evaluated["pass_64"].iloc[0])  # fewer samples than that
+    assert view.fan == [1, 8]  # fewer samples than 16 or 64
+
+
+def test_the_fan_is_of_the_k_that_were_logged(tmp_path: Path) -> None:
+    logged = {1: {"accuracy": 0.25, "pass_at_8": 0.5, "pass_at_16": 0.75, "pass_at_16_hard": 0.1, "pass_at_64": None}}
+    view = read(write(tmp_path / "run", [row(1, 0, 0, "a", True)], evaluations=logged))
+    assert view.fan == [1, 8, 16]
+    other = read(
+        write(tmp_path / "other", [row(1, 0, 0, "a", True)], evaluations={1: {"accuracy": 0.5, "pass_at_64": 1}})
+    )
+    lines = {trace.name: trace.line for trace in figures.curves([view, other]).data if trace.name.startswith("pass@")}
+    assert list(lines) == ["pass@1", "pass@8", "pass@16", "pass@64"]
+    assert len({(line.color, line.dash) for line in lines.values()}) == 4
 
 
 def test_curves_of_training(tmp_path: Path) -> None:
@@ -122,6 +145,16 @@ def test_stored_alarms_where_somebody_watched(tmp_path: Path) -> None:
     assert view.alarms.to_dict("records") == [{"step": 2, "onset": 1}]
     quiet = read(two_steps(tmp_path / "quiet", settings=config(on_alarm="report")))
     assert (quiet.watched, len(quiet.alarms)) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "each", "count"), [(0, 1, 0), (1, 1, 1), (300, 1, 300), (301, 2, 151), (2000, 7, 286)]
+)
+def test_steps_are_drawn_in_stretches(columns: int, each: int, count: int) -> None:
+    found = stretches(columns)
+    assert len(found) == count
+    assert [place for part in found for place in range(columns)[part]] == list(range(columns))
+    assert all(part.stop - part.start == each for part in found[:-1])
 
 
 def test_samples_of_a_cell(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from sesa_lab.config import Config
 from sesa_lab.runs import RunWriter
 
@@ -45,4 +47,11 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], settings: Config | None
             writer.log("step", step, {"loss": loss})
             writer.add_rollouts([dict(r) for r in rows if r["step"] == step])
             writer.commit(step, lambda folder: (folder / "state").write_text("state"))
+    return path
+
+
+def without(path: Path, *columns: str) -> Path:
+    """The run at ``path`` as one made before these columns of its candidates were kept."""
+    for part in (path / "rollouts").glob("*.parquet"):
+        pq.write_table(pq.read_table(part).drop_columns(list(columns)), part)
     return path

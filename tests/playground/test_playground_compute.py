@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stored_runs import config, row, write
+from stored_runs import config, row, without, write
 
 from sesa_lab import playground
 from sesa_lab.config import Config
@@ -190,7 +190,11 @@ def test_a_correction_changes_nothing_else(three: playground.Step) -> None:
 
 
 def exact(
-    table: dict[tuple[int, ...], torch.Tensor], answers: list[tuple[int, ...]], advantage: torch.Tensor, eta: float
+    table: dict[tuple[int, ...], torch.Tensor],
+    answers: list[tuple[int, ...]],
+    advantage: torch.Tensor,
+    eta: float,
+    temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(slope, p, action, prefix) of every token, and the change of its log-prob by one exact step of size ``eta``."""
     logits = {prefix: values.clone().requires_grad_() for prefix, values in table.items()}
@@ -198,7 +202,7 @@ def exact(
     item = torch.tensor([n for n, answer in enumerate(answers) for _ in answer])
 
     def logprobs() -> torch.Tensor:
-        return torch.stack([logits[prefix].log_softmax(-1)[token] for prefix, token in places])
+        return torch.stack([(logits[prefix] / temperature).log_softmax(-1)[token] for prefix, token in places])
 
     now = logprobs()
     drawn = now.detach() + torch.linspace(-0.5, 0.5, len(now), dtype=torch.float64)
@@ -225,24 +229,25 @@ def table(width: int) -> dict[tuple[int, ...], torch.Tensor]:
     return {prefix: torch.randn(width, generator=draw, dtype=torch.float64) for prefix in prefixes}
 
 
-def test_prediction_is_the_exact_step_of_a_table_where_all_tokens_were_drawn() -> None:
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_prediction_is_the_exact_step_of_a_table_where_all_tokens_were_drawn(temperature: float) -> None:
     answers = [*itertools.product(range(3), repeat=2), (0, 1), (2, 2)]  # all of them, two twice
     advantage = torch.linspace(-1.0, 2.0, len(answers), dtype=torch.float64)
     # What is left out is of order eta: halved steps have half the error.
     errors = []
     for eta in (1e-4, 5e-5):
-        slope, p, action, prefix, change = exact(table(3), answers, advantage, eta)
-        found = predicted(slope, p, action, prefix)
+        slope, p, action, prefix, change = exact(table(3), answers, advantage, eta, temperature)
+        found = predicted(slope, p, action, prefix, temperature)
         assert float(found.abs().max()) > 0.1
         errors.append(float((found - change).abs().max()))
-    assert errors[0] < 1e-3
+    assert errors[0] < 1e-3 * max(1.0, temperature**-4)
     assert errors[1] / errors[0] == pytest.approx(0.5, abs=0.02)
 
 
 def test_prediction_is_within_its_bound_where_tokens_were_not_drawn() -> None:
     answers = [(0, 1), (0, 2), (3, 1), (5, 5)]
     slope, p, action, prefix, change = exact(table(6), answers, torch.tensor([1.0, -0.5, 2.0, -1.0]).double(), 1e-6)
-    found = predicted(slope, p, action, prefix)
+    found = predicted(slope, p, action, prefix, 1.0)
     for n in range(int(prefix.max()) + 1):
         here = prefix[action] == n
         left = 1 - float(p[here].sum()) if len(set(action[here].tolist())) == int(here.sum()) else None
@@ -259,8 +264,20 @@ def test_one_token_answers_are_the_softmax_bandit() -> None:
         torch.tensor([0.5, 0.3, 0.2]),
         torch.tensor([0, 1, 2]),
         torch.zeros(3, dtype=torch.int64),
+        1.0,
     )
     assert found.tolist() == pytest.approx([0.38, -0.42, -0.32])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_prediction_is_at_the_steps_own_temperature(three: playground.Step, temperature: float) -> None:
+    own = dataclasses.replace(three.config.sampler, temperature=temperature)
+    tempered = dataclasses.replace(three, config=dataclasses.replace(three.config, sampler=own))
+    found, at_one = (playground.compute(step, playground.rule(step)).tokens for step in (tempered, three))
+    # The same log-probs have the same weights; a step on logits, and what it does, are both divided by T.
+    assert list(found["weight"]) == list(at_one["weight"])
+    assert list(found["change"]) == near([change / temperature**2 for change in at_one["change"]])
+    assert at_one["change"].abs().min() > 0.01
 
 
 def test_answers_that_begin_alike_share_what_they_begin_with(tmp_path: Path) -> None:
@@ -334,6 +351,20 @@ def test_rows_that_cannot_be_weighed(tmp_path: Path, values: dict[str, Any], sai
 def test_rules_that_make_no_sense(three: playground.Step, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         playground.rule(three, **arguments)
+
+
+def test_an_older_run_has_no_log_probs_of_an_engine(tmp_path: Path) -> None:
+    rows = [row(0), row(1), row(2)]
+    older = playground.read(without(write(tmp_path / "older", rows), "engine_logprobs"))
+    newer = playground.read(write(tmp_path / "newer", rows))
+    assert older.members == newer.members
+    assert older.members[0].engine == older.members[0].drawn
+
+
+def test_a_run_that_is_too_old_says_what_it_lacks(tmp_path: Path) -> None:
+    run = without(write(tmp_path / "run", [row(0), row(1), row(2)]), "turn_tokens", "old_logprobs")
+    with pytest.raises(InputError, match=r"group 0, candidate 0: no turn_tokens, old_logprobs; .* choose a newer run"):
+        playground.read(run)
 
 
 def test_settings_after_a_switch_are_those_of_the_switch(tmp_path: Path) -> None:

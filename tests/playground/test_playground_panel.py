@@ -7,20 +7,35 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from stored_runs import config, row, write
 
 from sesa_lab import playground
+from sesa_lab.config import Config
 from sesa_lab.errors import InputError
 from sesa_lab.playground import LossPlayground, figures
 from sesa_lab.playground.compute import CORRECTIONS
+from sesa_lab.runs import RunWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\n</script><script>alert(2)</script>"
 
 
 def texts(figure: Any) -> str:
     return json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
+
+
+def press(panel: Any, name: str) -> None:
+    """The button of this name."""
+
+    def below(box: Any) -> Any:
+        for child in getattr(box, "children", ()):
+            yield child
+            yield from below(child)
+
+    (button,) = [one for one in below(panel) if getattr(one, "description", "") == name]
+    button.click()
 
 
 def test_candidates_by_kind(three: playground.Step) -> None:
@@ -68,6 +83,51 @@ def test_tokens_are_cells(three: playground.Step) -> None:
     assert cells.zmin == -cells.zmax  # no weight is the colour in the middle
     plain = figures.tokens(result, 0, measure="change").data[0]
     assert plain.text[0][0] == "\u00d7 11"
+    assert list(cells.x) == [0, 1]
+    index, token, old, weight, change = cells.customdata[2][1].tolist()  # what a hover tells
+    last = result.tokens.iloc[-1]
+    assert (index, token, old) == (2, 15, -0.5)
+    assert [weight, change] == pytest.approx([last["weight"], last["change"]])
+
+
+def test_long_completions_are_shown_page_by_page(tmp_path: Path) -> None:
+    count, length = 16, 4000
+    long = {"token_ids": list(range(length)), "turn_tokens": [length], "drawn_under": "task", "history": []}
+    rows = [
+        row(0, index=i, reward=float(i), credited=float(i), old_logprobs=said, drawn_logprobs=said, **long)
+        for i in range(count)
+        if (said := [-0.1 * (1 + i)] * length)
+    ]
+    panel = LossPlayground(write(tmp_path / "run", rows))
+    page = panel.controls["page"]
+    assert [label for label, _ in page.options][:2] == ["0 to 124", "125 to 249"] and len(page.options) == 32
+    assert not page.disabled
+    page.value = 3875
+    (cells,) = panel.strips().data
+    assert (np.shape(cells.z), cells.x[0], cells.x[-1]) == ((16, 125), 3875, 3999)
+    assert cells.text[3][124] == "3999"
+    for figure in (panel.figure(), panel.comparison(), panel.strips()):
+        assert len(figure.to_json()) < 500_000
+    (output,) = panel._areas["strips"].outputs
+    assert output["data"]["application/vnd.plotly.v1+json"] == json.loads(panel.strips().to_json())
+    with pytest.raises(
+        InputError, match=r"first = 7 begins no page of tokens; expected one of 0 \.\. 3875 \(32 of them\)"
+    ):
+        figures.tokens(panel.result, 0, first=7)
+
+
+def test_a_page_stays_where_the_group_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_TOKENS", 3)  # one token a page of three candidates, three of one candidate
+    rows = [row(i) for i in range(3)] + [row(2, group=1, index=0)]
+    panel = LossPlayground(write(tmp_path / "run", rows))
+    page = panel.controls["page"]
+    assert [value for _, value in page.options] == [0, 1]
+    page.value = 1
+    assert [list(line) for line in panel.strips().data[0].text] == [["12"], [""], ["15"]]
+    panel.controls["loss"].value = "grpo"
+    assert page.value == 1
+    panel.controls["group"].value = 1
+    assert ([value for _, value in page.options], page.value, page.disabled) == ([0], 0, True)
 
 
 def test_groups_and_measures_that_are_not_there(three: playground.Step) -> None:
@@ -141,6 +201,62 @@ def test_what_the_panel_shows_is_what_its_figures_are(tmp_path: Path) -> None:
         assert output["data"]["application/vnd.plotly.v1+json"] == json.loads(getattr(panel, name)().to_json())
 
 
+def test_what_the_engine_said_has_its_controls_where_it_is_another_ones(tmp_path: Path) -> None:
+    plain = LossPlayground(write(tmp_path / "plain", [row(0), row(1), row(2)])).controls
+    assert (plain["mismatch"].disabled, plain["mismatch_truncation"].disabled) == (True, True)
+    rows = [row(0, engine_logprobs=[-2.0, -2.0]), row(1), row(2)]
+    settings = config().to_dict()
+    settings["engine"]["name"] = "vllm"
+    panel = LossPlayground(write(tmp_path / "vllm", rows, Config.from_dict(settings)))
+    own, before = panel.controls, panel.result.items["weight"].tolist()
+    assert (own["mismatch"].disabled, own["mismatch_truncation"].disabled) == (False, True)
+    own["mismatch"].value = "truncated_is"
+    assert not own["mismatch_truncation"].disabled
+    own["mismatch_truncation"].value = 1.5
+    assert panel.result.rule.update.mismatch_truncation == 1.5
+    weights = panel.result.tokens["weight"].tolist()[:2]
+    assert weights == pytest.approx([0.4 * 1.5, 0.4 * 1.5], rel=1e-6)  # e^0.5 and e^1, both cut at 1.5
+    assert panel.result.items["weight"].tolist()[1:] == before[1:]
+
+
+def test_whose_negative_advantages_are_dropped_has_its_control(tmp_path: Path) -> None:
+    panel = LossPlayground(write(tmp_path / "run", [row(0), row(1), row(2)]))
+    panel.controls["correction"].value = "positive_only"
+    scope = panel.controls["correction_scope"]
+    assert not scope.disabled  # the last was drawn on-policy
+    assert panel.result.items["weight"].tolist()[2] == 0.0
+    scope.value = "off_policy"
+    assert panel.result.items["weight"].tolist()[2] < 0.0
+    all_off = LossPlayground(write(tmp_path / "off", [row(0), row(1)]))
+    assert all_off.controls["correction_scope"].disabled
+
+
+def test_another_step_and_a_run_that_has_grown(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", [row(0), row(1), row(2), *(row(i, step=2, group=4, task=9) for i in range(3))])
+    panel = LossPlayground(folder)
+    own = panel.controls
+    assert (own["step"].options, own["step"].value, own["group"].value) == ((1, 2), 2, 4)
+    own["loss"].value = "grpo"
+    own["step"].value = 1
+    assert (panel.step.number, own["group"].options, own["loss"].value) == (1, (("0 (task 7)", 0),), "grpo")
+    assert "Step 1, group 0" in texts(panel.figure())
+
+    def grow(step: int) -> None:
+        with RunWriter.resume(folder) as writer:
+            writer.add_rollouts([row(i, step=step) for i in range(3)])
+            writer.log("step", step, {"loss": 0.25})
+            writer.commit(step, lambda place: (place / "state").write_text("state"))
+
+    grow(3)
+    press(panel, "reload")
+    assert (own["step"].options, own["step"].value) == ((1, 2, 3), 1)  # an older step stays
+    own["step"].value = 3
+    grow(4)
+    press(panel, "reload")
+    assert (panel.step.number, own["step"].value) == (4, 4)  # the last moves on
+    assert "logged under the run's own settings: 0.25" in panel._said.value
+
+
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     panel = LossPlayground(write(tmp_path / "run", [row(0), row(1), row(2)]))
     notes = panel.children[-1].value
@@ -154,3 +270,23 @@ def test_a_panel_without_a_step(tmp_path: Path) -> None:
         LossPlayground(run, 9)
     with pytest.raises(InputError, match="no tokenizer at"):
         LossPlayground(run, tokenizer=tmp_path)
+
+
+def test_a_step_after_an_alarms_switch_has_its_own_temperature(tmp_path: Path) -> None:
+    settings = Config.from_dict(
+        config().to_dict() | {"watch": {"on_alarm": "switch", "switch": {"temperature": 2.5, "repeats": "zero"}}}
+    )
+    with RunWriter.create(tmp_path / "run", settings) as writer:
+        for step in (1, 2):
+            writer.add_rollouts([row(i, step=step) for i in range(3)])
+            writer.log("step", step, {"loss": 0.5})
+            if step == 1:
+                writer.log("alarm", 1, {"action": "switch"})
+        writer.commit(2, lambda folder: (folder / "state").write_text("state"))
+    panel = LossPlayground(tmp_path / "run", 1)
+    own, before = panel.controls, panel.result.tokens["change"].tolist()
+    assert (own["temperature"].value, own["repeats"].value) == (1.0, "count")
+    own["step"].value = 2
+    assert (own["temperature"].value, own["repeats"].value) == (2.5, "count")  # what was set stays set
+    assert "temperature, 2.5;" in panel.children[-1].value
+    assert panel.result.tokens["change"].tolist() == pytest.approx([change / 2.5**2 for change in before])

@@ -126,6 +126,9 @@ def test_the_slider_asks_the_policy(tmp_path: Path) -> None:
     panel = LossPlayground(folder, rescorer=Heated(step))
     assert not panel.controls["temperature"].disabled and "exact, from the frozen base" in panel.children[-1].value
     panel.controls["temperature"].value = 2.0
+    assert panel.controls["step"].disabled
+    with pytest.raises(InputError, match="the policy that drew step 1 is loaded, and drew no other"):
+        panel.reload()
     assert panel.result.tokens["old"].tolist() == [x / 2 for one in step.members for x in one.old]
     panel.controls["kl_coef"].value = 1.0
     assert panel.controls["drift"].disabled

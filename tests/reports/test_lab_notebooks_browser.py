@@ -73,15 +73,16 @@ def some_results(folder: Path) -> None:
         rows = [
             {
                 "group": claim.get("group", ""), "measure": claim["measure"], "arm": claim["paper"], "n_seeds": 3,
-                "seeds": "0-2", "diff": 0.2, "diff_low": 0.1, "diff_high": 0.3, "n_pairs": 3, "diff_base": 0.2,
-                "diff_base_low": 0.1, "diff_base_high": 0.3, "n_pairs_base": 3,
+                "seeds": "0-2", "mean": 0.7, "diff": 0.2, "diff_low": 0.1, "diff_high": 0.3, "n_pairs": 3, "p_holm": 0.01,
+                "diff_base": 0.2, "diff_base_low": 0.1, "diff_base_high": 0.3, "n_pairs_base": 3, "p_base_holm": 0.01,
             }
             for claim in told
             if claim["experiment"] == name
         ]  # fmt: skip
         found = {
-            "schema": results.SCHEMA, "estimates": rows, "runs": [{"commit": "0123456789"}], "preset": "smoke",
-            "seeds": [0, 1, 2], "failed": [], "command": f"sesa-lab reproduce {name}",
+            "schema": results.SCHEMA, "estimates": rows, "preset": "smoke", "title": name, "question": "?",
+            "runs": [{"commit": "0123456789", "folder": name}], "seeds": [0, 1, 2], "failed": [], "made": {},
+            "command": f"sesa-lab reproduce {name}",
         }  # fmt: skip
         (folder / name).mkdir(parents=True)
         (folder / name / results.JSON).write_text(json.dumps(found))

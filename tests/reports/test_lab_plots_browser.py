@@ -20,8 +20,8 @@ CELLS = (
     "import numpy as np\nfrom sesa_lab.embedding_map import EmbeddingMap\nfrom sesa_lab.microscope import CollapseMicroscope\n"
     "from sesa_lab.widgets import SketchInspector",
     "inspector = SketchInspector('looked-at')",
-    "microscope = CollapseMicroscope('looked-at', inspector)\nmicroscope",
     "letters = lambda texts: np.array([[1 + text.count(letter) for letter in 'udlra<'] for text in texts])\n"
+    "microscope = CollapseMicroscope('looked-at', inspector, embedder=letters)\nmicroscope",
     "the_map = EmbeddingMap('looked-at', embedder=letters, inspector=inspector)\nthe_map",
     "inspector",  # below what is clicked: it changes its height
     "microscope.heat_map().show()",
@@ -106,6 +106,15 @@ def test_a_click_on_a_cell_lists_its_samples_and_moves_the_inspector(seen: Visit
     # The chosen row is bold, and the line stands at the chosen step.
     expect(shown.locator(".ytick tspan", has_text="img")).to_have_css("font-weight", "700")
     assert shown.evaluate("plot => plot._fullLayout.shapes.map((shape) => shape.x0)") == [2]
+    # Its hover label is a template filled in with numbers.
+    page.mouse.move(*at(shown, 2, row))
+    expect(shown.locator(".hoverlayer")).to_contain_text("step 2: 0.167 of all, none with success")
+    # Two buttons walk through what the cell holds.
+    expect(page.get_by_text("1 of 2: step 2, group 0, candidate 5")).to_be_visible()
+    page.get_by_role("button", name="next", exact=True).first.click()
+    expect(page.get_by_text("2 of 2: step 2, group 1, candidate 5")).to_be_visible()
+    expect(page.locator(".sesa summary", has_text="task 3")).to_be_visible()
+    expect(page.locator(".sesa .chosen .title b")).to_contain_text("candidate 5")
     page.mouse.click(*at(shown, 3, shown.evaluate("plot => plot._fullLayout.yaxis.ticktext.indexOf('unreadable')")))
     expect(page.get_by_text("step 3, unreadable: ")).to_be_visible()
     expect(bar).to_have_text("3 of 4")
@@ -158,6 +167,25 @@ def test_a_lasso_lists_its_samples_and_moves_the_inspector(seen: Visit) -> None:
     expect(shown.locator(".hoverlayer")).to_contain_text("<script>")
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTEFACTS / "lab-plots.png")
+    seen.check_quiet()
+
+
+def test_rows_by_cluster_of_texts(seen: Visit) -> None:
+    page = seen.page
+    chosen = page.locator("select", has=page.locator("option", has_text="clusters of texts"))
+    chosen.select_option("clusters of texts")
+    shown = figure(page, "Clusters of texts: share of a step's sampled candidates")
+    expect(shown.locator(".ytick text", has_text="cluster 1: ")).to_have_count(1)
+    mass = figure(page, "Policy mass on clusters of texts")
+    expect(mass.locator(".main-svg").first).to_be_visible()
+    page.mouse.click(*at(shown, 1, 0))
+    expect(page.get_by_text("step 1, cluster 1: up: 6 sampled candidates")).to_be_visible()
+    expect(mass.locator(".annotation", has_text="step 1")).to_have_count(1)
+    page.get_by_role("button", name="reload").first.click()
+    page.screenshot(path=ARTEFACTS / "lab-clusters.png")
+    chosen.select_option("strategies")
+    expect(figure(page, "Strategies: share of").locator(".ytick text", has_text="unreadable")).to_have_count(1)
+    expect(mass).to_have_count(0)
     seen.check_quiet()
 
 

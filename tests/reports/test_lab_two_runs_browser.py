@@ -53,6 +53,23 @@ def slider(page: Page, name: str) -> Locator:
     return page.locator(".widget-slider", has=page.get_by_text(name, exact=True)).first
 
 
+def test_a_token_tells_its_numbers(seen: Visit) -> None:
+    page = seen.page
+    strips = page.locator(".js-plotly-plot", has_text=re.compile(r"tokens under")).first
+    place = strips.evaluate(
+        """plot => {
+            const box = plot.getBoundingClientRect(), { xaxis, yaxis } = plot._fullLayout;
+            return [box.left + xaxis._offset + xaxis.d2p(0), box.top + yaxis._offset + yaxis.d2p(1)];
+        }"""
+    )
+    page.mouse.move(*place)
+    hover = strips.locator(".hoverlayer")
+    expect(hover).to_contain_text(re.compile(r"candidate 1, token 0: .+ \(id \d+\)"))
+    expect(hover).to_contain_text(re.compile(r"log p when drawn \S+ nats"))
+    expect(hover).to_contain_text(re.compile(r"weight \S+; predicted change \S+ nats"))
+    seen.check_quiet()
+
+
 def test_the_temperature_slider_weighs_the_same_words_anew(seen: Visit) -> None:
     page = seen.page
     expect(page.get_by_text("exact, from the frozen base")).to_be_visible()
