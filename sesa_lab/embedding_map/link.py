@@ -166,10 +166,10 @@ def runs_of(inspector: Any) -> list[Run]:
     """
     if inspector is None:
         return []
-    sides = getattr(inspector, "_sides", None)
-    if sides is None:
+    found = getattr(inspector, "runs", None)
+    if not isinstance(found, list):
         raise InputError(f"inspector = {short(inspector)}, expected a SketchInspector of sesa_lab.widgets, or None")
-    return [side.run for side in sides]
+    return found
 
 
 def check_among(found: Sequence[Run], known: Sequence[Run], said: str) -> None:
@@ -190,21 +190,3 @@ def check_among(found: Sequence[Run], known: Sequence[Run], said: str) -> None:
 
 def _told(runs: Sequence[Run]) -> str:
     return " and ".join(str(Path(run.path).resolve()) for run in runs)
-
-
-def reload_button(reload: Callable[[], None]) -> Any:
-    """A small button that reads a run again; where that fails it says why, beside itself."""
-    button = widgets.Button(
-        description="reload", tooltip="read again what has been written since", layout={"width": "80px"}
-    )
-    said = widgets.HTML()
-
-    def pressed(_: Any) -> None:
-        try:
-            reload()
-            said.value = ""
-        except InputError as error:
-            said.value = f"<small>{escape(error, 300)}</small>"
-
-    button.on_click(pressed)
-    return widgets.HBox([button, said])

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from sesa_lab.diversity.embeddings import DEFAULT
 from sesa_lab.embedding_map import data, figures
 from sesa_lab.embedding_map.data import Embedder, Of, Places, Points, Projection
-from sesa_lab.embedding_map.link import Link, Place, check_among, reload_button
+from sesa_lab.embedding_map.link import Link, Place, check_among
 from sesa_lab.errors import InputError, suggest
 from sesa_lab.plots.live_figure import Hit, LiveFigure
-from sesa_lab.plots.panel import Panel, cut, sample_table
+from sesa_lab.plots.panel import Panel, cut, reload_button, sample_table
 from sesa_lab.plots.theme import escape
 from sesa_lab.runs.load import Run, load
 

@@ -13,14 +13,14 @@ import traitlets as t
 
 from sesa_lab.diversity.embeddings import DEFAULT
 from sesa_lab.embedding_map.data import Embedder
-from sesa_lab.embedding_map.link import Link, check_among, reload_button
+from sesa_lab.embedding_map.link import Link, check_among
 from sesa_lab.errors import InputError
 from sesa_lab.microscope import figures
 from sesa_lab.microscope.clusters import Clusters, cluster
 from sesa_lab.microscope.data import SOURCES, Heat, Selection, View, heat, heat_of, paths, read, samples, stretches
 from sesa_lab.plots import notebook
 from sesa_lab.plots.live_figure import Hit, LiveFigure
-from sesa_lab.plots.panel import Panel, cut, sample_table
+from sesa_lab.plots.panel import Panel, cut, reload_button, sample_table
 from sesa_lab.plots.theme import OTHERS, UNREADABLE, escape
 from sesa_lab.runs.load import Run
 

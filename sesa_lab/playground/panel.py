@@ -12,13 +12,12 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from sesa_lab.config import UpdateConfig
-from sesa_lab.embedding_map.link import reload_button
 from sesa_lab.errors import InputError
 from sesa_lab.playground import figures
 from sesa_lab.playground.compute import Result, Rule, compare, compute, rule
 from sesa_lab.playground.stored import Step, read, stored_steps
 from sesa_lab.plots import notebook
-from sesa_lab.plots.panel import Panel
+from sesa_lab.plots.panel import Panel, reload_button
 from sesa_lab.plots.theme import escape
 from sesa_lab.runs.load import Run, load
 from sesa_lab.widgets.tokens import find

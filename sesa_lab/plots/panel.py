@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
 
+from sesa_lab.errors import InputError
 from sesa_lab.plots.theme import UNREADABLE, escape
 
 MOST_LISTED = 12
@@ -45,3 +47,21 @@ def sample_table(rows: pd.DataFrame) -> str:
         row["strategy"] = UNREADABLE if pd.isna(row["strategy"]) else row["strategy"]
         cells.append("".join(f"<td style='padding: 0 8px'>{escape(value, 90)}</td>" for value in row.values()))
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def reload_button(reload: Callable[[], None]) -> Any:
+    """A small button that reads a run again; where that fails it says why, beside itself."""
+    button = widgets.Button(
+        description="reload", tooltip="read again what has been written since", layout={"width": "80px"}
+    )
+    said = widgets.HTML()
+
+    def pressed(_: Any) -> None:
+        try:
+            reload()
+            said.value = ""
+        except InputError as error:
+            said.value = f"<small>{escape(error, 300)}</small>"
+
+    button.on_click(pressed)
+    return widgets.HBox([button, said])

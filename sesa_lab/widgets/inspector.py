@@ -125,6 +125,11 @@ class SketchInspector(anywidget.AnyWidget):
         self.on_msg(self._asked)
         self._open(int(first["step"].iloc[-1]), int(first[first["step"] == first["step"].iloc[-1]]["group"].iloc[0]))
 
+    @property
+    def runs(self) -> list[runs.Run]:
+        """The run that is shown, or both, as they were when they were last read."""
+        return [side.run for side in self._sides]
+
     def refresh(self) -> None:
         """Read the runs again: what was committed since is there to choose; what is shown stays.
 

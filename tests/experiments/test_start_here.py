@@ -20,9 +20,7 @@ def test_the_tour_runs_and_is_not_trained_again(tmp_path: Path) -> None:
     for out in (tmp_path / "first.ipynb", tmp_path / "again.ipynb"):
         cells = nbformat.read(execute(NOTEBOOKS / "00_start_here.ipynb", out, small), as_version=4).cells
         shown = [output for cell in cells for output in cell.get("outputs", []) if PLOTLY in output.get("data", {})]
-        assert len(shown) == 7, (
-            "curves of two runs, strategies, a map of each run, the playground's figure, the signals"
-        )
+        assert len(shown) == 6, "curves of two runs, strategies, a map, the playground's figure, the signals"
         assert all(output["data"][PLOTLY]["data"] for output in shown)
         assert not [output for cell in cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
         written.append({path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("metrics*")})
