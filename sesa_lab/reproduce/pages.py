@@ -20,6 +20,11 @@ from sesa_lab.runs.environment import commit_of, short_commit
 REPORT, INDEX, FIGURES, EXECUTED = "report.html", "index.html", "figures", "executed"
 IMAGES = ("png", "svg")
 _WIDTH = 1100  # pixels of an image
+_WHERE = {
+    True: f"The same numbers, and those of every other measure, are in `{results.JSON}`, `{results.CSV}` and `{results.LATEX}`"
+    " beside this file.",
+    False: f"Its numbers are those of its notebooks; `{results.JSON}` beside this file says what made it.",
+}
 _MOST_RUNS = 60  # listed in a report; results.json has all
 
 
@@ -40,8 +45,7 @@ def _numbers(plan: Plan, found: Mapping[str, Any]) -> Any:
         nbformat.v4.new_markdown_cell(  # type: ignore[no-untyped-call]
             "# Numbers, and where they come from\n\n"
             f"Made by `{found['command']}` at commit `{commit}`, on {made['cpus']} cores of {made['cpu']}, Python"
-            f" {made['python']}. {found['intervals']} The same numbers, and those of every other measure, are in"
-            f" `{results.JSON}`, `{results.CSV}` and `{results.LATEX}` beside this file."
+            f" {made['python']}. {found['intervals'] if found['estimates'] else ''} {_WHERE[bool(found['estimates'])]}"
         )
     ]
     if found["failed"]:

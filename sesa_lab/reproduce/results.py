@@ -141,14 +141,21 @@ def bounds(row: dict[str, Any], name: str) -> str:
 def write(found: dict[str, Any], plan: Plan) -> None:
     """results.json, results.csv (all estimates) and results.tex (those that the experiment names), each whole or not at all.
 
+    An experiment whose notebooks train what they need has no estimates of its own, and no tables.
+
     Raises:
         InputError: a file cannot be written; what was there is as it was.
     """
     table = pd.DataFrame(found["estimates"])
     words = in_words(chosen(plan, table))
     shown = words.drop(columns=["IQM", "mean, bootstrap", "over baseline RL, bootstrap"], errors="ignore")
-    put(plan.folder / CSV, table.to_csv(index=False).encode())
-    put(plan.folder / LATEX, (comparisons.latex(shown) if len(shown) else "").encode())
+    csv, tex = table.to_csv(index=False) if len(table) else "", comparisons.latex(shown) if len(shown) else ""
+    for name, text in ((CSV, csv), (LATEX, tex)):
+        if text:
+            put(plan.folder / name, text.encode())
+        else:
+            with writing(plan.folder, REMEDY):
+                (plan.folder / name).unlink(missing_ok=True)
     put(plan.folder / JSON, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
 
 

@@ -131,6 +131,18 @@ def test_claims_without_results_say_how_to_get_them(tmp_path: Path) -> None:
         claims.read(tmp_path)
 
 
+def test_where_nothing_is_estimated_there_are_no_tables(tmp_path: Path) -> None:
+    from sesa_lab.reproduce import load, plan
+
+    made = plan(load("tour"), "smoke", tmp_path / "runs", tmp_path / "reports")
+    made.folder.mkdir(parents=True)
+    (made.folder / results.LATEX).write_text("of another time")
+    found = results.work_out(made, [], "sesa-lab reproduce tour")
+    results.write(found, made)
+    assert [path.name for path in made.folder.iterdir()] == [results.JSON]
+    assert results.read(made.folder / results.JSON)["estimates"] == []
+
+
 def test_words_have_n_and_seeds_and_no_interval_from_one_seed() -> None:
     row = {
         "group": "g", "measure": "accuracy", "heading": "pass@1", "label": "a", "n_seeds": 1, "seeds": "3", "mean": 0.5,
