@@ -81,10 +81,10 @@ def at(shown: Locator, x: float, y: float) -> tuple[float, float]:
     return float(place[0]), float(place[1])
 
 
-def rows(panel_text: str, page: Page) -> list[list[str]]:
-    """Cells of the table below the line that has this text."""
+def rows(panel_text: str, page: Page, count: int) -> list[list[str]]:
+    """Cells of the table below the line that has this text, once it has so many rows: it follows a little later."""
     table = page.locator(".widget-vbox", has=page.get_by_text(panel_text)).last.locator("table")
-    expect(table).to_have_count(1)
+    expect(table.locator("tr")).to_have_count(count + 1)
     return [[cell.inner_text() for cell in line.locator("td").all()] for line in table.locator("tr").all()[1:]]
 
 
@@ -98,7 +98,7 @@ def test_a_click_on_a_cell_lists_its_samples_and_moves_the_inspector(seen: Visit
     said = "step 2, <img src=x onerror=window.pwned=1>"
     expect(page.get_by_text(said)).to_be_visible()
     # The last candidate of both groups has this strategy; the inspector shows the first of the two groups.
-    listed = rows(said, page)
+    listed = rows(said, page, 2)
     assert [(line[0], line[1]) for line in listed] == [("0", "5"), ("1", "5")]
     expect(bar).to_have_text("2 of 4")
     expect(page.locator(".sesa summary", has_text="task 2")).to_be_visible()
@@ -132,7 +132,7 @@ def test_the_heat_map_is_redrawn_in_its_place(seen: Visit) -> None:
     boxes.first.uncheck()
     expect(shown.locator(".ytick text", has_text="unreadable")).to_have_count(1)
     # Its table comes last, and moves all that is below it.
-    assert len(rows("step 3, all strategies: 12 candidates", page)) == 12  # its row was gone, so it is chosen no more
+    rows("step 3, all strategies: 12 candidates", page, 12)  # its row was gone, so it is chosen no more
     seen.check_quiet()
 
 
@@ -157,7 +157,7 @@ def test_a_lasso_lists_its_samples_and_moves_the_inspector(seen: Visit) -> None:
     top, bottom = min(y for _, y in ends) - 9, max(y for _, y in ends) + 9
     drag(page, [(left, top), (right, top), (right, bottom), (left, bottom), (left, top + 2)])
     expect(page.get_by_text("all steps: 8 of 48 solutions selected")).to_be_visible()
-    listed = rows("all steps: 8 of 48 solutions selected", page)
+    listed = rows("all steps: 8 of 48 solutions selected", page, 8)
     assert [line[:4] for line in listed[:3]] == [["1", "0", "5", "0"], ["1", "1", "5", "1"], ["2", "0", "5", "2"]]
     assert "<script>window.pwned=1</script>" in listed[0][-1]
     expect(page.locator(".sesa .bar b")).to_have_text("1 of 4")
