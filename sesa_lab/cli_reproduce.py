@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,7 @@ def run_reproduce(chosen: argparse.Namespace) -> None:
     if chosen.dry_run:
         for plan in plans:
             _tell(plan)
-        for name, reason in unplanned.items():
-            print(f"{name}: cannot be planned: {reason}")
+        _tell_unplanned(unplanned)
         return
     from sesa_lab.reproduce import reproduce
 
@@ -115,8 +114,7 @@ def run_status(chosen: argparse.Namespace) -> None:
     chosen.names = chosen.names or ["all"]
     plans, unplanned = _plans(chosen)
     print(status(plans).to_string(index=False))
-    for name, reason in unplanned.items():
-        print(f"{name}: cannot be planned: {reason}")
+    _tell_unplanned(unplanned)
 
 
 def _plans(chosen: argparse.Namespace) -> tuple[list[Plan], dict[str, str]]:
@@ -172,6 +170,11 @@ def _tell(plan: Plan) -> None:
     for notebook, parameters in plan.notebooks.items():
         print(f"  {notebook.name}: {dict(parameters)}")
     print(f"  -> {plan.folder}")
+
+
+def _tell_unplanned(unplanned: Mapping[str, str]) -> None:
+    for name, reason in unplanned.items():
+        print(f"{name}: cannot be planned: {reason}")
 
 
 def _trainer(chosen: argparse.Namespace) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
@@ -29,7 +28,6 @@ class Link:
 
     Attributes:
         inspector: a ``SketchInspector``; None: nobody follows.
-        runs: the inspector's.
         places: the samples that are walked through.
         at: which of them the inspector was asked for, from 0.
         box: the two buttons and a note, e.g. "2 of 3: step 8, group 4, candidate 1"; hidden while there is nothing to walk through.
@@ -40,9 +38,12 @@ class Link:
 
         Args:
             inspector: see ``inspector``.
+
+        Raises:
+            InputError: it is no inspector.
         """
+        runs_of(inspector)  # refuses what is none
         self.inspector = inspector
-        self.runs: list[Run] = runs_of(inspector)
         self.places: list[Place] = []
         self.at = 0
         self._of: Run | None = None
@@ -58,6 +59,11 @@ class Link:
         self._after.on_click(lambda _: self.go(1))
         self.box = widgets.HBox([self._before, self._after, self._note], layout={"flex_flow": "row wrap"})
         self._tell()
+
+    @property
+    def runs(self) -> list[Run]:
+        """The inspector's, as it last read them."""
+        return runs_of(self.inspector)
 
     @property
     def said(self) -> str:
@@ -95,7 +101,6 @@ class Link:
         """Let the inspector read its runs again."""
         if self.inspector is not None:
             self.inspector.refresh()
-            self.runs = runs_of(self.inspector)
 
     def _show(self) -> None:
         why = ""
@@ -189,4 +194,4 @@ def check_among(found: Sequence[Run], known: Sequence[Run], said: str) -> None:
 
 
 def _told(runs: Sequence[Run]) -> str:
-    return " and ".join(str(Path(run.path).resolve()) for run in runs)
+    return " and ".join(str(run.path.resolve()) for run in runs)

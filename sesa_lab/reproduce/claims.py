@@ -121,10 +121,13 @@ def read(folder: Path) -> list[Claim]:
             f"no results in {folder}, expected e.g. {paths['sokoban']}; make them with `sesa-lab reproduce all`"
         )
     found = {name: results.read(path) for name, path in paths.items() if path.is_file()}
-    return [_judged(claim, found) for claim in told]
+    tables = {
+        name: pd.DataFrame(content["estimates"]).assign(preset=content["preset"]) for name, content in found.items()
+    }
+    return [_judged(claim, tables) for claim in told]
 
 
-def _judged(claim: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> Claim:
+def _judged(claim: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -> Claim:
     kinds = {"paper": [claim["paper"]], "ours": claim.get("ours", []), "controls": claim.get("controls", [])}
     estimates = {
         kind: tuple(e for arm in arms if (e := _estimate(found, claim, arm)) is not None)
@@ -142,16 +145,15 @@ def _judged(claim: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) ->
     )  # fmt: skip
 
 
-def _estimate(found: Mapping[str, Mapping[str, Any]], claim: Mapping[str, Any], arm: str) -> Estimate | None:
+def _estimate(found: Mapping[str, pd.DataFrame], claim: Mapping[str, Any], arm: str) -> Estimate | None:
     """What an arm shows; one of another experiment, with the same baseline, is written EXPERIMENT/ARM."""
     experiment, _, name = arm.rpartition("/")
-    content = found.get(experiment or claim["experiment"])
-    if content is None or content.get("preset") not in claim.get("presets", [content.get("preset")]):
-        return None
-    table = pd.DataFrame(content["estimates"])
+    table = found.get(experiment or claim["experiment"], pd.DataFrame())
     if not len(table):
         return None
     rows = table[(table["measure"] == claim["measure"]) & (table["arm"] == name)]
+    if "presets" in claim:
+        rows = rows[rows["preset"].isin(claim["presets"])]
     if claim.get("group") and not experiment:
         rows = rows[[fnmatch.fnmatchcase(str(group), claim["group"]) for group in rows["group"]]]
     if not len(rows):

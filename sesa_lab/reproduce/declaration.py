@@ -120,8 +120,9 @@ def _read(path: Path, content: Mapping[str, Any]) -> Experiment:
         _tables(path, key, content.get(key, {}))
     for arm, sections in content.get("arms", {}).items():
         _tables(path, f'arms."{arm}"', sections)
-    for where, options in (("fixed", content.get("fixed", {})), *_presets(content)):
-        _options(path, where, options)
+    _options(path, "fixed", content.get("fixed", {}))
+    for name, options in content["presets"].items():
+        _options(path, f"presets.{name}", options)
     for key in ("notebooks", "measures"):
         if not all(isinstance(item, str) for item in content.get(key, [])):
             raise InputError(f"{path}: {key} = {short(content[key])}, expected names in quotes")
@@ -136,10 +137,6 @@ def _read(path: Path, content: Mapping[str, Any]) -> Experiment:
         measures=tuple(content.get("measures", ())),
         **{key: value for key, value in content.items() if key not in ("notebooks", "matrix", "measures")},
     )
-
-
-def _presets(content: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(f"presets.{name}", options) for name, options in content["presets"].items()]
 
 
 def _tables(path: Path, where: str, content: Mapping[str, Any]) -> None:

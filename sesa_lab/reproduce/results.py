@@ -38,7 +38,8 @@ def work_out(plan: Plan, failures: Sequence[Failure], command: str) -> dict[str,
     lost = {failure.job.folder for failure in failures}
     jobs = [job for job in plan.jobs if job.folder not in lost]
     loaded = [runs.load(job.folder) for job in jobs]
-    table = estimates(plan, jobs, loaded)
+    reached = _values(plan, jobs, loaded)
+    table = _compared(plan, reached, loaded)
     facts = environment.facts(plan.seeds[0] if plan.seeds else 0)
     return {
         "schema": SCHEMA,
@@ -54,7 +55,7 @@ def work_out(plan: Plan, failures: Sequence[Failure], command: str) -> dict[str,
         "made": {key: facts[key] for key in ("started", "python", "platform", "cpu", "cpus", "versions", "git")},
         "intervals": comparisons.METHOD,
         "estimates": json.loads(table.to_json(orient="records")),
-        "runs": of_runs.facts(jobs, loaded),
+        "runs": of_runs.facts(jobs, loaded, reached),
         "failed": [{"folder": str(f.job.folder.name), "reason": f.reason} for f in failures],
     }
 
@@ -64,10 +65,18 @@ def estimates(plan: Plan, jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> pd
 
     Holm's correction is over the arms that are compared in one measure of one group.
     """
-    if not jobs:
+    return _compared(plan, _values(plan, jobs, loaded), loaded)
+
+
+def _values(plan: Plan, jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> pd.DataFrame:
+    return of_runs.values(jobs, loaded, plan.experiment.baseline, plan.experiment.base)
+
+
+def _compared(plan: Plan, long: pd.DataFrame, loaded: Sequence[runs.Run]) -> pd.DataFrame:
+    """The estimates of ``values``."""
+    if not len(long):
         return pd.DataFrame()
     experiment, parts = plan.experiment, []
-    long = of_runs.values(jobs, loaded, experiment.baseline, experiment.base)
     base, ks = experiment.base or BEFORE, of_runs.ks_of(loaded)
     for (group, measure), part in long.groupby(["group", "measure"], sort=False):
         arms = set(part["arm"])
@@ -129,13 +138,10 @@ def interval(row: dict[str, Any], name: str, n: int) -> str:
 
 def bounds(row: dict[str, Any], name: str) -> str:
     """``[0.66, 0.75]``; empty where there is no interval."""
-    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
-    if any(end is None or not math.isfinite(end) for end in ends):
+    low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
+    if low is None or high is None or not math.isfinite(low):
         return ""
-    low, high = (
-        statistics.text(float(end), math.nan, math.nan, 0).rpartition(" (")[0] for end in ends if end is not None
-    )
-    return f"[{low}, {high}]"
+    return statistics.text(low, low, high, 0).removesuffix(" (n=0)").partition(" ")[2]
 
 
 def write(found: dict[str, Any], plan: Plan) -> None:

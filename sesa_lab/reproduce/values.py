@@ -28,6 +28,7 @@ UNITS = {"accuracy": "probability", "coverage": "strategies", "entropy": "nats",
 """Measure -> its unit; a pass@k is a share of tasks."""
 COUNTED = ("tokens_total", "seconds_total", "tokens_trained")
 """Measures of cost: they are told, and not compared."""
+_RUN = ["group", "arm", "seed"]
 TIMED = ("seconds_total",)
 """Measures that differ from one execution of a run to the next."""
 
@@ -61,7 +62,7 @@ def values(jobs: Sequence[Job], loaded: Sequence[runs.Run], baseline: str, base:
     Returns:
         Columns group (the folder of a task and base policy), arm, seed, task (number; -1: a mean over tasks), measure, value.
     """
-    parts = []
+    parts = [pd.DataFrame(columns=[*_RUN, "task", "measure", "value"])] if not jobs else []
     for job, run in zip(jobs, loaded, strict=True):
         last = run.config.run.steps
         parts.append(_rows(job, job.arm, run, last))
@@ -91,11 +92,18 @@ def _rows(job: Job, arm: str, run: runs.Run, step: int) -> pd.DataFrame:
     return found.assign(group=job.folder.parent.name, arm=arm, seed=job.seed)
 
 
-def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> list[dict[str, object]]:
+def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run], reached: pd.DataFrame) -> list[dict[str, object]]:
     """Of each run: folder, arm, seed, commit (``+``: the checkout had changes), a digest of its config, its machine.
 
     And what it ``reached``: measure -> value, so that a run that is gone can still be compared with any other.
+
+    Args:
+        jobs: finished ones.
+        loaded: their runs, in the same order.
+        reached: ``values`` of these.
     """
+    means = reached[reached["task"] == -1]
+    by_run = {key: dict(zip(part["measure"], part["value"], strict=True)) for key, part in means.groupby(_RUN)}
     return [
         {
             "folder": f"{job.folder.parent.name}/{job.folder.name}",
@@ -106,16 +114,10 @@ def facts(jobs: Sequence[Job], loaded: Sequence[runs.Run]) -> list[dict[str, obj
             "steps": run.config.run.steps,
             "cpu": run.environment.get("cpu"),
             "gpu": run.environment.get("gpu"),
-            "reached": _reached(job, run),
+            "reached": by_run[job.folder.parent.name, job.arm, job.seed],
         }
         for job, run in zip(jobs, loaded, strict=True)
     ]
-
-
-def _reached(job: Job, run: runs.Run) -> dict[str, float]:
-    rows = _rows(job, job.arm, run, run.config.run.steps)
-    means = rows[rows["task"] == -1]
-    return dict(zip(means["measure"], means["value"], strict=True))
 
 
 def ks_of(loaded: Sequence[runs.Run]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,6 @@ from sesa_lab.experiments.stored_runs import MANIFEST, Busy, Place
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_owner, "BEAT_SECONDS", 0.02)
     monkeypatch.setattr(stored_owner, "_SETTLE_SECONDS", 0.1)
-
-
-@pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "file":
-        yield f"file://{tmp_path}/storage/group/run"
-        return
-    yield "memory://storage/group/run"
-    fsspec.filesystem("memory").store.clear()
 
 
 def put(url: str, text: str) -> None:

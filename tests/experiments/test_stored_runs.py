@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,6 @@ def advance(writer: runs.RunWriter, step: int) -> None:
     writer.log("evaluation", step, {"coverage": float(step)})
     writer.add_evaluation([{"step": step, "task": 0, "strategy": "a", "probability": 0.5, "success": True}])
     writer.commit(step, save(step))
-
-
-@pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "file":
-        yield f"file://{tmp_path}/storage/group/run"
-        return
-    yield "memory://storage/group/run"
-    fsspec.filesystem("memory").store.clear()
 
 
 def content(folder: Path) -> dict[str, bytes]:

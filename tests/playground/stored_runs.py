@@ -55,3 +55,16 @@ def without(path: Path, *columns: str) -> Path:
     for part in (path / "rollouts").glob("*.parquet"):
         pq.write_table(pq.read_table(part).drop_columns(list(columns)), part)
     return path
+
+
+def switched(path: Path, **changes: Any) -> Path:
+    """A run of two steps; the alarm after the first changes its settings to these."""
+    settings = Config.from_dict(config().to_dict() | {"watch": {"on_alarm": "switch", "switch": changes}})
+    with RunWriter.create(path, settings) as writer:
+        for step in (1, 2):
+            writer.add_rollouts([row(i, step=step) for i in range(3)])
+            writer.log("step", step, {"loss": 0.5})
+            if step == 1:
+                writer.log("alarm", 1, {"action": "switch"})
+        writer.commit(2, lambda folder: (folder / "state").write_text("state"))
+    return path

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stored_runs import config, row, without, write
+from stored_runs import config, row, switched, without, write
 
 from sesa_lab import playground
 from sesa_lab.config import Config
@@ -368,17 +368,8 @@ def test_a_run_that_is_too_old_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_settings_after_a_switch_are_those_of_the_switch(tmp_path: Path) -> None:
-    settings = Config.from_dict(
-        config().to_dict() | {"watch": {"on_alarm": "switch", "switch": {"correction": "positive_only"}}}
-    )
-    with RunWriter.create(tmp_path / "run", settings) as writer:
-        for step in (1, 2):
-            writer.add_rollouts([row(i, step=step) for i in range(3)])
-            writer.log("step", step, {"loss": 0.5})
-            if step == 1:
-                writer.log("alarm", 1, {"action": "switch"})
-        writer.commit(2, lambda folder: (folder / "state").write_text("state"))
-    before, after = (playground.read(tmp_path / "run", number).config.update for number in (1, 2))
+    run = switched(tmp_path / "run", correction="positive_only")
+    before, after = (playground.read(run, number).config.update for number in (1, 2))
     assert (before.correction, after.correction) == ("none", "positive_only")
     assert dataclasses.replace(after, correction="none") == before
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from stored_runs import config, row, write
+from stored_runs import config, row, switched, write
 
 from sesa_lab import playground
 from sesa_lab.config import Config
@@ -273,17 +273,7 @@ def test_a_panel_without_a_step(tmp_path: Path) -> None:
 
 
 def test_a_step_after_an_alarms_switch_has_its_own_temperature(tmp_path: Path) -> None:
-    settings = Config.from_dict(
-        config().to_dict() | {"watch": {"on_alarm": "switch", "switch": {"temperature": 2.5, "repeats": "zero"}}}
-    )
-    with RunWriter.create(tmp_path / "run", settings) as writer:
-        for step in (1, 2):
-            writer.add_rollouts([row(i, step=step) for i in range(3)])
-            writer.log("step", step, {"loss": 0.5})
-            if step == 1:
-                writer.log("alarm", 1, {"action": "switch"})
-        writer.commit(2, lambda folder: (folder / "state").write_text("state"))
-    panel = LossPlayground(tmp_path / "run", 1)
+    panel = LossPlayground(switched(tmp_path / "run", temperature=2.5, repeats="zero"), 1)
     own, before = panel.controls, panel.result.tokens["change"].tolist()
     assert (own["temperature"].value, own["repeats"].value) == (1.0, "count")
     own["step"].value = 2
